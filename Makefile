@@ -1,0 +1,50 @@
+# Two commands do all the set-up on a machine with Python 3.11 to 3.13, pip and PyPI: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test test-slow lint types format accuracy wheel clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/tfft quickstart
+
+# Everything a pull request needs: lint, types, tests. Under 10 minutes on 2 cores.
+test: lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+# The rest: accuracies on public data sets, the wheel in an empty environment, the notebook. Up to an hour on 2 cores.
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The accuracies in README and docs, on the data sets of a folder: make accuracy DATA=../shared/data
+DATA ?= ../shared/data
+accuracy: $(VENV)/.installed
+	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+
+wheel: $(VENV)/.installed-test
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@ $(VENV)/.installed

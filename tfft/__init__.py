@@ -1,0 +1,50 @@
+"""tfft: fine-tune pretrained language models on TensorFlow, Keras 3 and KerasHub.
+
+Importing this package loads neither TensorFlow nor Keras; the first use of a name does.
+"""
+
+import importlib
+from typing import Any
+
+from tfft._stack import check_stack, choose_keras_backend
+from tfft._version import VERSION
+
+__version__ = VERSION
+
+check_stack()
+choose_keras_backend()
+
+# public name -> the module it lives in
+_PUBLIC = {
+    "TfftError": "errors",
+    "load_data": "data",
+    "load_backbone": "backbones",
+    "get_task": "tasks",
+    "Task": "tasks.task",
+    "softmax_head": "heads",
+    "freeze": "freezing",
+    "split": "activations",
+    "batches": "batching",
+    "fit": "training",
+    "predict": "evaluation",
+    "evaluate": "evaluation",
+    "export_saved_model": "export",
+    "load_run": "runs",
+    "Recipe": "recipe",
+    "train": "pipeline",
+    "evaluate_run": "pipeline",
+    "predict_texts": "pipeline",
+    "show_progress": "progress",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"tfft.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'tfft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))

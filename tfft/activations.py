@@ -1,0 +1,94 @@
+"""Split a model at its frozen boundary. What is frozen gives the same output in every epoch."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from tfft import graph
+
+
+@keras.saving.register_keras_serializable(package="tfft")
+class InferenceMode(keras.layers.Layer):
+    """Calls a layer with `training=False` whatever the outer call says.
+
+    `trainable=False` alone does not silence dropout in Keras.
+    """
+
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layer = layer
+        self.built = True
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own output, in inference mode."""
+        return self.layer(*args, **kwargs, training=False)
+
+
+def split(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:
+    """Cut a functional model into its frozen prefix and its trainable suffix.
+
+    The cut comes from the `trainable` flags alone. An operation is cold when all its inputs are cold and it neither
+    learns nor draws random numbers; the prefix is the cold part, the suffix a replay of the rest on new inputs. Both
+    share their layers with `model`: training the suffix trains the model. Frozen layers that stand above a trainable
+    one are called in inference mode in the suffix.
+
+    Returns:
+        (prefix, suffix). The prefix maps the model's inputs to {"frozen_0": tensor, ...}, the suffix those to the
+        model's outputs: `suffix(prefix(x)) == model(x)` in inference mode. The prefix is None when nothing is frozen.
+
+    Example:
+        >>> import keras, tfft
+        >>> inputs = keras.Input((3,))
+        >>> hidden = keras.layers.Dense(4, trainable=False)(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+        >>> prefix, suffix = tfft.split(model)
+        >>> {name: tensor.shape for name, tensor in prefix.output.items()}
+        {'frozen_0': (None, 4)}
+    """
+    nodes = graph.nodes(model)
+    cold: set[int] = set()  # tensors that are the same in every epoch
+    for node in nodes:
+        if node.is_input or (not _is_hot(node.operation) and all(id(t) in cold for t in node.input_tensors)):
+            cold |= {id(t) for t in node.outputs}
+    hot = [node for node in nodes if not all(id(t) in cold for t in node.outputs)]
+    computed = {id(t) for node in nodes if not node.is_input for t in node.outputs} & cold
+    frontier = {id(t): t for node in hot for t in node.input_tensors if id(t) in cold}
+    if not computed & frontier.keys():
+        return None, _suffix(model, {id(t): t for t in keras.tree.flatten(model.input)}, cold, inputs=model.input)
+    outputs = {f"frozen_{i}": t for i, t in enumerate(frontier.values())}
+    inputs = {name: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=name) for name, t in outputs.items()}
+    start = {id(t): inputs[name] for name, t in outputs.items()}
+    return keras.Model(model.input, outputs, name="frozen_prefix"), _suffix(model, start, cold, inputs)
+
+
+def _is_hot(operation: Any) -> bool:
+    """Whether an operation's output changes from epoch to epoch even if its inputs do not."""
+    if getattr(operation, "trainable_variables", None):
+        return True
+    return bool(getattr(operation, "trainable", False)) and hasattr(operation, "seed_generator")
+
+
+def _suffix(model: keras.Model, start: dict[int, Any], cold: set[int], inputs: Any) -> keras.Model:
+    wrapped: dict[int, Any] = {}  # a layer called twice is wrapped once
+
+    def call(operation: Any) -> Any:
+        if getattr(operation, "trainable", True) or "training" not in inspect.signature(operation.call).parameters:
+            return operation
+        return wrapped.setdefault(id(operation), InferenceMode(operation, name=f"inference_{operation.name}"))
+
+    tensors = graph.replay(model, start, skip=lambda node: all(id(t) in cold for t in node.outputs), call=call)
+    outputs = keras.tree.map_structure(lambda t: tensors[id(t)], graph.output_structure(model))
+    return keras.Model(inputs, outputs, name="trainable_suffix")
+
+
+def join(prefix: keras.Model | None, suffix: keras.Model) -> keras.Model:
+    """The whole model again, its frozen part in inference mode: what is trained where nothing is stored."""
+    if prefix is None:
+        return suffix
+    return keras.Model(prefix.input, suffix(InferenceMode(prefix, name="frozen")(prefix.input)), name="training_model")
+
+
+def is_pooled(prefix: keras.Model) -> bool:
+    """Whether the frontier is one vector of fixed width per row, small enough to be kept for all rows."""
+    return all(len(t.shape) == 2 and t.shape[1] is not None for t in prefix.output.values())

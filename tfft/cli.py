@@ -1,0 +1,302 @@
+"""The command line: parses, calls one function, prints. Nothing heavy is imported before a verb runs."""
+
+import argparse
+import contextlib
+import dataclasses
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tfft import __version__
+from tfft.catalog import CATALOG
+from tfft.errors import InvalidValueError, TfftError
+from tfft.recipe import Recipe, from_mapping, kinds_of, read_recipe
+from tfft.tasks import TASKS
+
+FAILED = 2  # exit code of everything that ends in a line instead of a result
+
+QUICKSTART_TEXTS = ("My parcel says delivered, but there is nothing at the door.", "Why was my card charged twice?")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        with _logging(options):
+            return int(options.verb(options) or 0)
+    except KeyboardInterrupt:
+        return _failed("interrupted; nothing was kept")
+    except BrokenPipeError:  # `tfft ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if options.debug:
+            raise
+        return _failed(_one_line(error))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    top: argparse.ArgumentParser = _Parser(
+        prog="tfft", description="Fine-tune pretrained language models on TensorFlow and Keras 3."
+    )
+    top.add_argument("--version", action="version", version=f"tfft {__version__}")
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's own messages")
+    common.add_argument("--quiet", action="store_true", help="warnings and results only")
+
+    def verb(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.set_defaults(verb=function)
+        return sub
+
+    sub = verb("train", _train, "train on labelled text and write a run folder")
+    sub.add_argument(
+        "--config", metavar="FILE", help="settings from a JSON file, such as a run's config.json; flags override"
+    )
+    _add_recipe_flags(sub)
+
+    sub = verb("evaluate", _evaluate, "score a run on labelled text")
+    sub.add_argument("run", help="run folder")
+    sub.add_argument("--data", required=True, help="rows with labels")
+    _add_reading_flags(sub, "text", "label")
+    sub.add_argument("--json", action="store_true", help="print all metrics as JSON")
+
+    sub = verb("predict", _predict, "answer texts with a run")
+    sub.add_argument("run", help="run folder")
+    sub.add_argument("texts", nargs="*", metavar="TEXT", help="texts to answer")
+    sub.add_argument("--data", help="a file of texts")
+    _add_reading_flags(sub, "text")
+    sub.add_argument("--json", action="store_true", help="print one JSON object a text")
+
+    sub = verb("export", _export, "export a run as a SavedModel for TensorFlow Serving")
+    sub.add_argument("run", help="run folder")
+    sub.add_argument("folder", help="the model's folder, such as saved_models/sentiment")
+    sub.add_argument("--model-version", type=int, metavar="N", help="version number; the next free one by default")
+
+    sub = verb("quickstart", _quickstart, "train on the embedded customer messages: a first run in a minute")
+    sub.add_argument("--out", help="run folder; runs/quickstart, runs/quickstart-2, ... by default")
+
+    verb("backbones", _backbones, "list the backbones tfft has short names for")
+    verb("tasks", _tasks, "list the tasks")
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"{self.prog}: {message} ({self.prog} --help shows what it takes)\n")
+
+
+def _add_recipe_flags(sub: argparse.ArgumentParser) -> None:
+    for field in dataclasses.fields(Recipe):
+        kinds = kinds_of(field.name)
+        flag, text = f"--{field.name.replace('_', '-')}", field.metadata["help"].replace("%", "%%")
+        if bool in kinds:
+            sub.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        shown = f" (default {field.default})" if field.default not in (None, "", ()) else ""
+        kind = int if int in kinds else float if float in kinds else _comma_list if tuple in kinds else str
+        sub.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=field.name.upper(), help=text + shown)
+
+
+def _add_reading_flags(sub: argparse.ArgumentParser, *columns: str) -> None:
+    for column in columns:
+        sub.add_argument(f"--{column}", metavar="COLUMN", help=f"column of the {column}; that of training by default")
+    sub.add_argument("--encoding", default="utf-8", help="of text files (default utf-8)")
+    sub.add_argument("--bad-rows", default="stop", choices=("stop", "drop"), help="unusable rows: stop, or drop them")
+
+
+def _comma_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _train(options: argparse.Namespace) -> None:
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Recipe) if hasattr(options, f.name)}
+    settings = (read_recipe(options.config) if options.config else {}) | given
+    recipe = from_mapping(settings, options.config or "tfft train")
+    _load_tensorflow(options.debug)
+    from tfft.pipeline import train
+
+    folder = train(recipe)
+    _print_score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
+    print(f"run folder: {folder}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    _load_tensorflow(options.debug)
+    from tfft.pipeline import evaluate_run
+    from tfft.runs import load_run
+
+    columns = {"text": options.text, "label": options.label}
+    run = load_run(options.run)
+    scores = evaluate_run(run, options.data, columns, encoding=options.encoding, bad_rows=options.bad_rows)
+    if options.json:
+        print(json.dumps(scores, ensure_ascii=False, indent=2))
+    else:
+        _print_scores(options.data, scores)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    if not options.texts and not options.data:
+        raise InvalidValueError("nothing to predict: give texts, or a file with --data FILE")
+    _load_tensorflow(options.debug)
+    from tfft.pipeline import predict_texts, read_texts
+    from tfft.runs import load_run
+
+    run = load_run(options.run)
+    texts = list(options.texts)
+    if options.data:
+        texts += read_texts(run, options.data, options.text, encoding=options.encoding, bad_rows=options.bad_rows)
+    for text, answer in zip(texts, predict_texts(run, texts), strict=True):
+        _print_answer(text, answer, options.json)
+
+
+def _export(options: argparse.Namespace) -> None:
+    _load_tensorflow(options.debug)
+    from tfft.export import export_saved_model
+    from tfft.runs import load_run
+
+    print(export_saved_model(load_run(options.run), options.folder, options.model_version))
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    _load_tensorflow(options.debug)
+    from tfft.pipeline import predict_texts, train
+    from tfft.runs import load_run
+
+    out = Path(options.out) if options.out else _free(Path("runs/quickstart"))
+    folder = train(Recipe(data=str(Path(__file__).with_name("messages")), out=str(out)))
+    _print_score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
+    for text, answer in zip(QUICKSTART_TEXTS, predict_texts(load_run(folder), QUICKSTART_TEXTS), strict=True):
+        _print_answer(text, answer, as_json=False)
+    print(f"run folder: {folder}\nnext:       tfft predict {folder} 'your own text'\n            tfft train --help")
+
+
+def _free(path: Path) -> Path:
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def _backbones(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tfft.backbones import on_this_machine
+
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "family", "languages", "parameters", "on disk", "licence", "here", "good for"):
+        table.add_column(column, justify="right" if column in ("parameters", "on disk") else "left")
+    for name, entry in CATALOG.items():
+        here = "yes" if on_this_machine(name) else "no"
+        size = (f"{entry.millions:.1f} M", f"{entry.megabytes} MB")
+        table.add_row(name, entry.family, entry.languages, *size, entry.licence, here, entry.good_for)
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table)
+    print("Any KerasHub text preset, hf://owner/name, kaggle://... or folder works as well.")
+
+
+def _tasks(options: argparse.Namespace) -> None:
+    for name, summary in TASKS.items():
+        print(f"{name}  {summary}")
+
+
+def _print_score_card(metrics: dict[str, Any]) -> None:
+    for split in ("validation", "test"):
+        _print_scores(f"{split} ({metrics['rows'][split]} rows)", metrics[split])
+    print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items()))
+
+
+def _print_scores(title: str, scores: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    print(
+        f"\n{title}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in ("accuracy", "f1_macro", "mcc", "log_loss"))
+    )
+    if title.startswith("validation"):
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("label", "precision", "recall", "f1", "rows"):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    for name, row in scores["per_class"].items():
+        table.add_row(name, *(f"{row[column]:.3f}" for column in ("precision", "recall", "f1")), str(row["rows"]))
+    console = Console()
+    console.print(table, markup=False, highlight=False)
+
+
+def _print_answer(text: str, answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"text": text, **answer}, ensure_ascii=False))
+        return
+    short = " ".join(text.split())
+    short = short if len(short) <= 80 else f"{short[:77]}..."
+    best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[1:3]
+    others = ", ".join(f"{name} {p:.2f}" for name, p in best)
+    print(f"{answer['label']}  {answer['score']:.3f}  ({others})  {short}")
+
+
+@contextlib.contextmanager
+def _logging(options: argparse.Namespace) -> Iterator[None]:
+    from tfft.progress import show_progress
+
+    class Stderr(logging.StreamHandler[Any]):
+        def emit(self, record: logging.LogRecord) -> None:
+            self.stream = sys.stderr  # looked up each time: a progress bar may stand in front of it
+            super().emit(record)
+
+    handler = Stderr()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("tfft")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    try:
+        with contextlib.nullcontext() if options.quiet else show_progress():
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _load_tensorflow(debug: bool) -> None:
+    """Import TensorFlow with the start-up messages of its C++ side kept off the screen; `--debug` shows them."""
+    if debug:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # they are written to the file descriptor before any setting is read
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"no space left on the disk{f' while writing {error.filename}' if error.filename else ''}; nothing was kept"
+        )
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, TfftError):
+        return text
+    return f"{type(error).__name__}: {text[:400]} (--debug shows where)"
+
+
+def _failed(message: str) -> int:
+    print(f"tfft: {message}", file=sys.stderr)
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

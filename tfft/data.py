@@ -1,0 +1,209 @@
+"""Rows in, clean splits out: which columns, which rows are unusable, what is held out, what occurs twice."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tfft.errors import DataError, InvalidValueError
+from tfft.reading import SPLITS, Source, read, read_splits
+
+if TYPE_CHECKING:
+    from tfft.tasks.task import Task
+
+log = logging.getLogger(__name__)
+
+Splits = dict[str, pd.DataFrame]
+
+
+def load_data(
+    data: Source,
+    validation: Source | None = None,
+    test: Source | None = None,
+    *,
+    task: "Task | str" = "text-classification",
+    columns: Mapping[str, str | None] | None = None,
+    encoding: str = "utf-8",
+    bad_rows: str = "stop",
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Read the training rows and the rows to judge with; hold out what is missing.
+
+    Args:
+        data: training rows, any source `tfft.reading.read` takes, a folder of splits, or `tfds:name[/config]`.
+        validation: rows for early stopping and choices; held out of `data` when None.
+        test: rows for the score card; held out of `data` when None.
+        task: name or `Task`; says which columns a row must have.
+        columns: the task's column -> the column of the source, where they differ: `{"text": "review"}`.
+        encoding: of text files.
+        bad_rows: "stop" raises on the first kind of unusable row, "drop" leaves them out and counts them in the log.
+        validation_share: share of the rows held out when `validation` is None.
+        test_share: likewise for `test`.
+        seed: of the shuffle before holding out.
+
+    Returns:
+        `{"train": rows, "validation": rows, "test": rows}`, each a DataFrame with the task's columns only.
+
+    Raises:
+        DataError, NotFoundError, InvalidValueError: one line that says what is wrong and what to do.
+
+    Example:
+        >>> import tfft
+        >>> rows = [{"text": f"{word} {n}", "label": word} for word in ("good", "bad") for n in range(10)]
+        >>> {name: len(rows) for name, rows in tfft.load_data(rows).items()}
+        {'train': 16, 'validation': 2, 'test': 2}
+    """
+    from tfft.tasks import get_task
+
+    task = get_task(task) if isinstance(task, str) else task
+    if bad_rows not in ("stop", "drop"):
+        raise InvalidValueError(f"bad_rows must be 'stop' or 'drop'. Received: {bad_rows!r}")
+    found = read_splits(data, encoding)
+    for name, source in (("validation", validation), ("test", test)):
+        if source is not None:
+            found[name] = read(source, encoding)
+    chosen = find_columns(found["train"], task.columns, columns or {})
+    splits: Splits = {}
+    for name in SPLITS:
+        if name in found:
+            rows = _select(found[name], chosen, name)
+            if name != "train" and rows[task.target].isna().all():
+                log.warning("the %s rows have no %s at all (as public test sets often do): left out", name, task.target)
+                continue
+            splits[name] = _usable(rows, task, name, bad_rows)
+    shares = {"validation": validation_share, "test": test_share}
+    missing = {name: share for name, share in shares.items() if name not in splits}
+    if missing:
+        splits |= hold_out(splits["train"], missing, by=task.target if task.stratify else None, seed=seed)
+    return {name: splits[name] for name in SPLITS}
+
+
+def load_rows(
+    source: Source,
+    *,
+    task: "Task",
+    columns: Mapping[str, str | None] | None = None,
+    encoding: str = "utf-8",
+    bad_rows: str = "stop",
+) -> pd.DataFrame:
+    """Read rows with answers, as they are: nothing is held out. Arguments as in `load_data`."""
+    rows = read(source, encoding)
+    return _usable(_select(rows, find_columns(rows, task.columns, columns or {}), "given"), task, "given", bad_rows)
+
+
+def find_columns(
+    frame: pd.DataFrame, wanted: Mapping[str, Sequence[str]], given: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The source's column for each column the task wants: as given, else the first known name that is there."""
+    have = [str(c) for c in frame.columns]
+    found: dict[str, str] = {}
+    for column, aliases in wanted.items():
+        name = given.get(column)
+        if name is not None and name not in have:
+            raise DataError(f"no column {name!r}. The columns are: {', '.join(have)}")
+        if name is None:
+            lower = {h.lower(): h for h in reversed(have)}
+            name = next((lower[a] for a in (column, *aliases) if a in lower and lower[a] not in found.values()), None)
+        if name is None:
+            raise DataError(
+                f"found no {column} column; the columns are: {', '.join(have)}. "
+                f"Name it with --{column} COLUMN (is the first line of the file a header?)"
+            )
+        found[column] = name
+    log.info("columns: %s", ", ".join(f"{column} = {name!r}" for column, name in found.items()))
+    return found
+
+
+def _select(frame: pd.DataFrame, columns: Mapping[str, str], split: str) -> pd.DataFrame:
+    missing = [name for name in columns.values() if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"the {split} rows have no column {missing[0]!r}. The columns are: {', '.join(map(str, frame.columns))}"
+        )
+    return pd.DataFrame({column: frame[name].astype(object) for column, name in columns.items()})
+
+
+def _usable(rows: pd.DataFrame, task: "Task", split: str, bad_rows: str) -> pd.DataFrame:
+    rows, faults = task.check(rows)
+    bad = np.zeros(len(rows), bool)
+    for fault, where in faults.items():
+        if not where.any():
+            continue
+        message = f"{split}: {where.sum()} of {len(rows)} rows {fault} (row {_first(where)})"
+        if bad_rows == "stop":
+            raise DataError(f"{message}. Mend them, or leave them out with --bad-rows drop")
+        log.warning("%s: left out", message)
+        bad |= where
+    if bad.all():
+        raise DataError(f"{split}: no usable row is left")
+    return rows[~bad].reset_index(drop=True)
+
+
+def _first(where: np.ndarray, most: int = 3) -> str:
+    positions = np.flatnonzero(where)
+    return ", ".join(str(p + 1) for p in positions[:most]) + (", ..." if len(positions) > most else "")
+
+
+def hold_out(rows: pd.DataFrame, shares: Mapping[str, float], by: str | None, seed: int) -> Splits:
+    """Split rows off at random: stratified by a column, equal inputs always in one split.
+
+    Args:
+        rows: the rows to split.
+        shares: split name -> share of the rows, each in (0, 1) and below 1 in sum.
+        by: column whose distribution every split keeps; None for none.
+        seed: of the shuffle.
+
+    Returns:
+        `{"train": rows, **{name: rows}}`, each in the order of the source.
+    """
+    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise InvalidValueError(f"shares must lie between 0 and 1 and leave rows to train on. Received: {dict(shares)}")
+    inputs = _inputs(rows, by)
+    unique = ~inputs.duplicated().to_numpy()
+    classes = rows[by].to_numpy() if by else np.zeros(len(rows), int)
+    generator = np.random.default_rng(seed)
+    split_of: dict[Any, str] = {}
+    for label in sorted(set(classes[unique]), key=str):
+        members = np.flatnonzero(unique & (classes == label))
+        if len(members) <= len(shares):
+            raise DataError(
+                f"{by or 'the data'} {label!r} has {len(members)} different row(s); holding out {' and '.join(shares)} "
+                f"needs at least {len(shares) + 1}. Add rows, remove the class, or give --validation and --test files"
+            )
+        members = generator.permutation(members)
+        for name, share in shares.items():
+            count = max(1, round(share * len(members)))
+            taken, members = members[:count], members[count:]
+            split_of.update((inputs[i], name) for i in taken)
+    names = np.array([split_of.get(key, "train") for key in inputs])
+    log.info("held out with seed %d: %s", seed, ", ".join(f"{n} {(names == n).sum()} rows" for n in shares))
+    return {name: rows[names == name].reset_index(drop=True) for name in ("train", *shares)}
+
+
+def duplicates(splits: Splits, target: str) -> dict[str, int]:
+    """Count exact duplicates: inside each split, across splits, and equal inputs with different targets.
+
+    Returns:
+        `{"train": n, ..., "train/test": n, ..., "conflicting": n}`; zero counts are left out. A count says how many
+        rows of the (last named) split have an equal row before them.
+    """
+    inputs = {name: _inputs(rows, target) for name, rows in splits.items()}
+    counts = {name: int(keys.duplicated().sum()) for name, keys in inputs.items()}
+    names = list(splits)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            counts[f"{first}/{second}"] = int(inputs[second].isin(set(inputs[first])).sum())
+    together = pd.DataFrame(
+        {"key": pd.concat(inputs.values()), "target": pd.concat([r[target] for r in splits.values()])}
+    )
+    counts["conflicting"] = int((together.astype(str).groupby("key")["target"].nunique() > 1).sum())
+    return {name: count for name, count in counts.items() if count}
+
+
+def _inputs(rows: pd.DataFrame, target: str | None) -> pd.Series:
+    columns = [c for c in rows.columns if c != target]
+    return rows[columns[0]] if len(columns) == 1 else rows[columns].astype(str).agg("\x1f".join, axis=1)

@@ -1,0 +1,104 @@
+"""Reading a functional Keras model as a graph. The only file that touches Keras's private node attributes.
+
+Guarded by `tests/test_graph.py` for every backbone family; `setup.cfg` bounds the Keras version for its sake.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+
+from tfft.errors import InvalidValueError
+
+
+def nodes(model: keras.Model) -> list[Any]:
+    """The model's nodes (one call of one operation each), inputs of a node always before it."""
+    if not hasattr(model, "_nodes_by_depth"):
+        raise InvalidValueError(
+            f"expected a functional keras.Model, made by keras.Model(inputs, outputs). Received: {type(model).__name__}"
+        )
+    todo = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    ordered: list[Any] = []
+    known: set[int] = set()
+    while todo:  # Keras sorts by depth, which leaves an input that is used late behind its user
+        ready = [node for node in todo if node.is_input or all(id(t) in known for t in node.input_tensors)]
+        ordered += ready
+        known |= {id(t) for node in ready for t in node.outputs}
+        done = {id(node) for node in ready}
+        todo = [node for node in todo if id(node) not in done]
+    return ordered
+
+
+def operations(model: keras.Model) -> list[Any]:
+    """The operations of the model, each once, in graph order; inputs left out."""
+    return list({id(n.operation): n.operation for n in nodes(model) if not n.is_input}.values())
+
+
+def is_block(operation: Any) -> bool:
+    """Whether this is one of the numbered blocks of a backbone, such as `transformer_layer_3`.
+
+    KerasHub numbers the blocks of every backbone and builds each of other layers; nothing else in its backbones is
+    both. Found from the graph, so it holds for a backbone, a flat model on top of it, and a model read back from disk.
+    """
+    return bool(getattr(operation, "_layers", None)) and re.search(r"_\d+$", operation.name) is not None
+
+
+def blocks(model: keras.Model) -> list[keras.layers.Layer]:
+    """The blocks of the model from the input up; a block that is used several times stands once."""
+    return [operation for operation in operations(model) if is_block(operation)]
+
+
+def block_outputs(model: keras.Model) -> list[Any]:
+    """The output tensor of every call of a block, from the input up: each (batch, length, width)."""
+    return [node.outputs[0] for node in nodes(model) if not node.is_input and is_block(node.operation)]
+
+
+def below_blocks(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that no block feeds: the embeddings and what belongs to them."""
+    fed: set[int] = set()
+    result: dict[int, Any] = {}
+    for node in nodes(model):
+        if node.is_input:
+            continue
+        if is_block(node.operation) or any(id(t) in fed for t in node.input_tensors):
+            fed |= {id(t) for t in node.outputs}
+            result.pop(id(node.operation), None)
+        else:
+            result[id(node.operation)] = node.operation
+    return list(result.values())
+
+
+def replay(
+    model: keras.Model, start: dict[int, Any], skip: Callable[[Any], bool], call: Callable[[Any], Any]
+) -> dict[int, Any]:
+    """Call the model's operations again on other tensors: shares every layer, copies nothing.
+
+    Args:
+        model: a functional model.
+        start: id of a tensor of the model -> the tensor to use in its place.
+        skip: nodes that are not to be called.
+        call: operation -> what to call in its place.
+
+    Returns:
+        id of each tensor of the model that was reached -> its replacement.
+    """
+    tensors = dict(start)
+    for node in nodes(model):
+        if node.is_input or skip(node):
+            continue
+        args, kwargs = node.arguments.fill_in(tensors)
+        outputs = call(node.operation)(*args, **kwargs)
+        for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+            tensors[id(old)] = new
+    return tensors
+
+
+def output_structure(model: keras.Model) -> Any:
+    """The model's outputs, nested as the model returns them."""
+    return model._outputs_struct
+
+
+def names(layers: Iterable[Any]) -> list[str]:
+    """The layers' names."""
+    return [layer.name for layer in layers]

@@ -1,0 +1,104 @@
+"""Heads used by more than one task: what turns a backbone's hidden states into answers.
+
+Every layer of a head is named `head_...`: `freeze` never touches those.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfft import graph
+from tfft.errors import InvalidValueError
+
+POOLINGS = ("mean", "cls", "max", "pooled", "blocks")
+
+
+def softmax_head(backbone: keras.Model, num_classes: int, *, pooling: str = "blocks", dropout: float = 0.0) -> Any:
+    """A softmax `Dense` on the pooled backbone.
+
+    Args:
+        backbone: functional model with `sequence_output` (batch, length, width), as KerasHub's backbones are.
+        num_classes: number of classes, 2 or more.
+        pooling: "mean", "cls" (first token), "max", "pooled" (the backbone's own `pooled_output`) or "blocks" (the
+            means of all blocks side by side).
+        dropout: rate on the pooled vector while training, 0 for none.
+
+    Returns:
+        Probabilities, a Keras tensor (batch, num_classes), to be used as `keras.Model(backbone.input, outputs)`.
+
+    Raises:
+        InvalidValueError: a pooling this backbone cannot give.
+
+    Example:
+        >>> import keras, keras_hub, tfft
+        >>> backbone = keras_hub.models.BertBackbone(
+        ...     vocabulary_size=9, num_layers=2, num_heads=1, hidden_dim=4, intermediate_dim=8)
+        >>> outputs = tfft.softmax_head(backbone, 3, pooling="mean")
+        >>> keras.Model(backbone.input, outputs).output_shape
+        (None, 3)
+    """
+    x = pool(backbone, pooling)  # (batch, width)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="head_dropout")(x)
+    # float32 even under a mixed policy: a softmax in half precision loses the small probabilities
+    return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="head_probabilities")(x)
+
+
+def pool(backbone: keras.Model, pooling: str) -> Any:
+    """One vector for each text: (batch, width), or (batch, blocks * width) for "blocks".
+
+    Each pooled vector is normalised to mean 0 and variance 1 without parameters. It makes one learning rate fit every
+    backbone and block (hidden states of pre-norm models grow with depth), and does for a Dense layer what the unit
+    length of a sentence encoder's output does.
+    """
+    if pooling == "blocks":
+        tensors = graph.block_outputs(backbone)
+        if not tensors:
+            raise InvalidValueError("pooling 'blocks' needs a backbone of numbered blocks; this model has none")
+        mask = _padding_mask(backbone)
+        parts = [_normalise(_mean(x, mask, f"_{i}"), f"_{i}") for i, x in enumerate(tensors)]
+        return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="head_concatenate")(parts)
+    if pooling == "pooled":
+        if not isinstance(backbone.output, dict) or "pooled_output" not in backbone.output:
+            raise InvalidValueError(f"pooling 'pooled' needs a backbone with a pooled_output; {backbone.name} has none")
+        return _normalise(backbone.output["pooled_output"])
+    if pooling not in POOLINGS:
+        raise InvalidValueError(f"unknown pooling {pooling!r}. Expected one of: {', '.join(POOLINGS)}")
+    sequence = sequence_output(backbone)  # (batch, length, width)
+    if pooling == "mean":
+        return _normalise(_mean(sequence, _padding_mask(backbone)))
+    if pooling == "cls":
+        return _normalise(sequence[:, 0, :])
+    low = ops.expand_dims(1.0 - ops.cast(_padding_mask(backbone), sequence.dtype), -1) * 1e4  # padding never wins
+    return _normalise(ops.max(sequence - low, axis=1))
+
+
+def sequence_output(backbone: keras.Model) -> Any:
+    """The backbone's hidden states, one vector a token: (batch, length, width)."""
+    output = backbone.output
+    if isinstance(output, dict):
+        output = output.get("sequence_output")
+    if output is None or len(output.shape) != 3:
+        found = list(backbone.output) if isinstance(backbone.output, dict) else backbone.output.shape
+        raise InvalidValueError(
+            f"this head needs a backbone with one sequence_output (batch, length, width); {backbone.name} gives {found}"
+        )
+    return output
+
+
+def _padding_mask(backbone: keras.Model) -> Any:
+    inputs = backbone.input if isinstance(backbone.input, dict) else {}
+    if "padding_mask" in inputs:
+        return inputs["padding_mask"]
+    if "token_ids" in inputs:  # FNet and RoFormer take no mask: every position counts, as in their pretraining
+        return ops.ones_like(inputs["token_ids"])
+    raise InvalidValueError(f"pooling needs a backbone with a token_ids input; {backbone.name} has: {list(inputs)}")
+
+
+def _mean(sequence: Any, mask: Any, suffix: str = "") -> Any:
+    return keras.layers.GlobalAveragePooling1D(name=f"head_mean{suffix}")(sequence, mask=mask)
+
+
+def _normalise(x: Any, suffix: str = "") -> Any:
+    return keras.layers.LayerNormalization(center=False, scale=False, name=f"head_norm{suffix}")(x)

@@ -1,0 +1,210 @@
+"""The straight line, end to end: a recipe to a run folder, and a run folder to scores and answers."""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from tfft import backbones, data, plots, runs, tokenizing
+from tfft.evaluation import evaluate, predict
+from tfft.freezing import freeze
+from tfft.reading import Source
+from tfft.recipe import Recipe, as_json, from_mapping, resolve
+from tfft.runs import Run
+from tfft.seeding import set_seed
+from tfft.tasks import get_task
+from tfft.tasks.task import Answer, Examples, Facts, Scores, Task
+from tfft.training import as_columns, fit
+
+log = logging.getLogger(__name__)
+
+
+def train(recipe: Recipe | None = None, **settings: Any) -> Path:
+    """Train as a recipe says and write the run folder.
+
+    Args:
+        recipe: all settings; or give them by name. `tfft.Recipe` lists them, `data` and `out` are needed.
+
+    Returns:
+        The run folder, whole: `tfft.runs` says what is in it.
+
+    Raises:
+        TfftError: one line that says what was expected, what was found and what to do. Nothing is left behind.
+
+    Example:
+        folder = tfft.train(data="T.csv", freeze="all", out="runs/x")
+    """
+    recipe = from_mapping(settings) if recipe is None else recipe
+    runs.refuse_existing(recipe.out)
+    if recipe.deterministic:
+        keras.utils.set_random_seed(recipe.seed)  # deterministic ops refuse to run unseeded
+        tf.config.experimental.enable_op_determinism()
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "load"):
+        task = get_task(recipe.task)
+        splits = _load_data(recipe, task)
+        facts = task.learn(splits["train"])
+        folder = backbones.resolve(recipe.backbone)
+        backbone, tokenizer = backbones.load_backbone(folder)
+        freeze(backbone, recipe.freeze)
+    with _timed(seconds, "prepare"):
+        repeated = data.duplicates(splits, task.target)
+        log.info("rows: %s; exact duplicates: %s", _listed({n: len(r) for n, r in splits.items()}), _listed(repeated))
+        examples = _encode(splits, task, tokenizer, facts, recipe)
+        recipe = _resolved(recipe, backbone, folder, examples["train"])
+        examples, truncated = _truncated(examples, tokenizer, recipe.max_length or 0)
+        set_seed(recipe.seed)  # for the head's initial weights
+        outputs = task.head(backbone, facts, pooling=recipe.pooling, dropout=recipe.dropout)
+        model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
+    with _timed(seconds, "train"):
+        history = fit(model, examples["train"], examples["validation"], **_fit_settings(recipe, task))
+    with _timed(seconds, "evaluate"):
+        scores = {name: evaluate(model, splits[name], examples[name], task, facts) for name in ("validation", "test")}
+    metrics = {
+        **scores,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "rows": {name: len(rows) for name, rows in splits.items()},
+        "duplicates": repeated,
+        "truncated": truncated,
+    }
+    with runs.new_folder(recipe.out) as scratch:
+        run = Run(model, tokenizer, task, facts, as_json(recipe))
+        runs.save_run(scratch, run, backbone, as_columns(history), metrics)
+        draw(scores["test"], scratch / "confusion.png")
+    return Path(recipe.out)
+
+
+def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | None = None, **reading: Any) -> Scores:
+    """Score a trained run on rows with answers.
+
+    Args:
+        run: from `load_run`.
+        source: rows, as `tfft.load_data` takes them.
+        columns: the task's column -> the source's, where they differ from those of training.
+        **reading: `encoding`, `bad_rows` as in `tfft.load_data`.
+
+    Example:
+        scores = tfft.evaluate_run(tfft.load_run("runs/x"), "E.csv")
+    """
+    rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
+    return evaluate(run.model, rows, _run_examples(run, rows), run.task, run.facts)
+
+
+def predict_texts(run: Run, texts: Sequence[str]) -> list[Answer]:
+    """A trained run's answers for texts: for classification `{"label", "score", "probabilities"}` each.
+
+    Example:
+        tfft.predict_texts(tfft.load_run("runs/x"), ["Where is my parcel?"])
+    """
+    if not len(texts):
+        return []
+    outputs = predict(run.model, _run_examples(run, pd.DataFrame({"text": list(texts)}, dtype=object)))
+    return run.task.decode(outputs, run.facts)
+
+
+def read_texts(run: Run, source: Source, column: str | None = None, **reading: Any) -> list[str]:
+    """The texts of a source, for `predict_texts`; arguments as in `evaluate_run`."""
+    wanted = {name: aliases for name, aliases in run.task.columns.items() if name != run.task.target}
+    rows = data.load_rows(
+        source, task=dataclasses.replace(run.task, columns=wanted), columns=_columns(run, {"text": column}), **reading
+    )
+    return rows["text"].tolist()
+
+
+def draw(scores: Scores, path: Path) -> None:
+    """The picture that belongs to the scores, where there is one."""
+    if "confusion_matrix" in scores:
+        plots.confusion_matrix(scores["confusion_matrix"], list(scores["per_class"]), path)
+
+
+def _load_data(recipe: Recipe, task: Task) -> data.Splits:
+    return data.load_data(
+        recipe.data,
+        recipe.validation,
+        recipe.test,
+        task=task,
+        columns={"text": recipe.text, "label": recipe.label},
+        encoding=recipe.encoding,
+        bad_rows=recipe.bad_rows,
+        validation_share=recipe.validation_share,
+        test_share=recipe.test_share,
+        seed=recipe.seed,
+    )
+
+
+def _encode(splits: data.Splits, task: Task, tokenizer: Any, facts: Facts, recipe: Recipe) -> dict[str, Examples]:
+    weights = {"train": recipe.class_weight}  # the rows one is judged by are not weighted
+    return {
+        name: task.encode(rows, tokenizer, facts, cleaning=recipe.clean, class_weight=weights.get(name))
+        for name, rows in splits.items()
+    }
+
+
+def _resolved(recipe: Recipe, backbone: Any, folder: Path, train: Examples) -> Recipe:
+    limit = getattr(backbone, "max_sequence_length", None)
+    longest = tokenizing.choose_length(tokenizing.lengths(train.x), limit)
+    recipe = resolve(recipe, frozen=not backbone.trainable_variables, max_length=longest)
+    if recipe.pooling == "trained":
+        has_pooler = isinstance(backbone.output, dict) and "pooled_output" in backbone.output
+        pooling = backbones.trained_pooling(folder) or ("pooled" if has_pooler else "mean")
+        recipe = dataclasses.replace(recipe, pooling=pooling)
+    log.info("pooling %s, at most %d tokens a text", recipe.pooling, recipe.max_length)
+    return recipe
+
+
+def _truncated(
+    examples: dict[str, Examples], tokenizer: Any, max_length: int
+) -> tuple[dict[str, Examples], dict[str, int]]:
+    cut, counts = {}, {}
+    for name, rows in examples.items():
+        cut[name], counts[name] = tokenizing.truncate_examples(rows, tokenizer, max_length)
+        if counts[name]:
+            log.info(
+                "%s: %d of %d rows are longer than %d tokens and were cut (the longest has %d)",
+                *(name, counts[name], len(rows.y), max_length, tokenizing.lengths(rows.x).max()),
+            )
+    return cut, counts
+
+
+def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
+    names = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "warmup",
+        "decay",
+        "weight_decay",
+        "clip_norm",
+        "patience",
+        "seed",
+    )
+    settings = {name: getattr(recipe, name) for name in names}
+    return settings | {"loss": task.loss(recipe.label_smoothing), "metrics": task.metrics}
+
+
+def _columns(run: Run, columns: Mapping[str, str | None] | None) -> dict[str, str | None]:
+    """The columns asked for, else those of training."""
+    return {name: (columns or {}).get(name) or run.config.get(name) for name in run.task.columns}
+
+
+def _run_examples(run: Run, rows: pd.DataFrame) -> Examples:
+    examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
+    return tokenizing.truncate_examples(examples, run.tokenizer, run.config["max_length"])[0]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

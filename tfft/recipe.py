@@ -1,0 +1,164 @@
+"""A run's settings: one frozen dataclass, checked all at once before any weight is loaded, JSON in and out.
+
+Only this file, `pipeline.py` and `cli.py` know the recipe; everything below takes plain keyword arguments. The command
+line's flags are these fields.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tfft.defaults import defaults
+from tfft.errors import InvalidValueError, NotFoundError
+from tfft.tasks import TASKS
+
+
+class Rule(NamedTuple):
+    """What a setting may be: a check, and its words for the error message."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def _one_of(*values: str) -> Rule:
+    return Rule(lambda v: v in values, f"one of: {', '.join(values)}")
+
+
+def _setting(default: Any, text: str, rule: Rule | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, "rule": rule})
+
+
+_SHARE = Rule(lambda v: 0 < v < 1, "above 0 and below 1")
+_RATE = Rule(lambda v: 0 <= v < 1, "0 or more and below 1")
+_COUNT = Rule(lambda v: v >= 1, "1 or more")
+_POSITIVE = Rule(lambda v: v > 0, "above 0")
+_NOT_NEGATIVE = Rule(lambda v: v >= 0, "0 or more")
+CLEANING = ("unicode", "html", "control", "whitespace", "stopwords")
+POOLING = ("trained", "mean", "cls", "max", "pooled", "blocks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run. None: chosen from the data or from `tfft.defaults`, and written down as resolved."""
+
+    data: str = _setting("", "training rows: .csv, .tsv, .jsonl, .parquet, a folder with train.csv, or tfds:name")
+    out: str = _setting("", "folder for the run; must not exist")
+    task: str = _setting("text-classification", "what to learn; `tfft tasks` lists them", _one_of(*TASKS))
+    validation: str | None = _setting(None, "rows for early stopping; held out of --data by default")
+    test: str | None = _setting(None, "rows for the score card; held out of --data by default")
+    text: str | None = _setting(None, "column of the text; found by its name by default")
+    label: str | None = _setting(None, "column of the label; found by its name by default")
+    encoding: str = _setting("utf-8", "of text files")
+    bad_rows: str = _setting("stop", "rows without text or label: stop, or drop them", _one_of("stop", "drop"))
+    validation_share: float = _setting(0.1, "share of the rows held out for validation", _SHARE)
+    test_share: float = _setting(0.1, "share of the rows held out for the test", _SHARE)
+    clean: tuple[str, ...] = _setting(
+        (),
+        f"cleaning steps, in order, with commas: {', '.join(CLEANING)}",
+        Rule(lambda v: set(v) <= set(CLEANING), f"some of: {', '.join(CLEANING)}"),
+    )
+    backbone: str = _setting("minilm-l6", "short name, preset, folder, hf://... or kaggle://...; see `tfft backbones`")
+    freeze: str = _setting("all", "all, none, embeddings, a number of blocks, or names and globs of layers with commas")
+    pooling: str | None = _setting(None, f"one of: {', '.join(POOLING)}", _one_of(*POOLING))
+    dropout: float | None = _setting(None, "rate on the pooled vector", _RATE)
+    max_length: int | None = _setting(
+        None, "longest text in tokens; from the data by default", Rule(lambda v: v >= 4, "4 or more")
+    )
+    epochs: int | None = _setting(None, "passes over the training rows, at most", _COUNT)
+    batch_size: int | None = _setting(None, "rows a step", _COUNT)
+    learning_rate: float | None = _setting(None, "peak of the schedule", _POSITIVE)
+    warmup: float | None = _setting(None, "share of the steps over which the rate rises", _RATE)
+    decay: str = _setting("cosine", "of the rate after warm-up: cosine or constant", _one_of("cosine", "constant"))
+    weight_decay: float = _setting(0.0, "above 0: AdamW in place of Adam", _NOT_NEGATIVE)
+    clip_norm: float | None = _setting(1.0, "largest norm of the gradient", _POSITIVE)
+    patience: int | None = _setting(None, "epochs without a better validation loss before stopping", _COUNT)
+    label_smoothing: float = _setting(0.0, "share of each target given to all labels", _RATE)
+    class_weight: str | None = _setting(None, "balanced: rare labels weigh more", _one_of("balanced"))
+    seed: int = _setting(0, "of splits, initial weights, shuffling and dropout", _NOT_NEGATIVE)
+    deterministic: bool = _setting(False, "TensorFlow's deterministic ops: slower, bit-equal on a GPU too")
+
+    def __post_init__(self) -> None:
+        faults = [fault for field in dataclasses.fields(self) for fault in self._faults(field)]
+        faults += [f"{name} is needed" for name in ("data", "out") if getattr(self, name) == ""]
+        if not faults and self.validation_share + self.test_share >= 1:
+            faults.append("validation_share and test_share must leave rows to train on")
+        if faults:
+            raise InvalidValueError("; ".join(faults))
+
+    def _faults(self, field: dataclasses.Field[Any]) -> list[str]:
+        value, kinds = getattr(self, field.name), kinds_of(field.name)
+        if value is None and types.NoneType in kinds:
+            return []
+        if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if tuple in kinds and isinstance(value, list):
+            value = tuple(value)
+        object.__setattr__(self, field.name, value)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds if kind is not types.NoneType)
+            return [f"{field.name} must be {wanted}. Received: {value!r}"]
+        rule = field.metadata["rule"]
+        if rule is not None and not rule.holds(value):
+            return [f"{field.name} must be {rule.expected}. Received: {value!r}"]
+        return []
+
+
+def kinds_of(name: str) -> tuple[type, ...]:
+    """The types a setting may have: `float | None` -> (float, NoneType)."""
+    hint = typing.get_type_hints(Recipe)[name]
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(typing.get_origin(part) or part for part in parts)
+
+
+def from_mapping(settings: Mapping[str, Any], source: str = "the recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        InvalidValueError: all unknown names and unusable values at once, in one line.
+
+    Example:
+        >>> from tfft.recipe import from_mapping
+        >>> from_mapping({"data": "T.csv", "out": "runs/x", "epochs": 2}).epochs
+        2
+    """
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    faults = []
+    for unknown in [name for name in settings if name not in names]:
+        near = difflib.get_close_matches(unknown, names, n=1)
+        faults.append(f"unknown setting {unknown!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    try:
+        recipe = Recipe(**{name: value for name, value in settings.items() if name in names})
+    except InvalidValueError as error:
+        faults.append(str(error))
+    if faults:
+        raise InvalidValueError(f"{source}: {'; '.join(faults)}")
+    return recipe
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The settings in a JSON file, such as a run's config.json."""
+    try:
+        settings = json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(f"no such file: {path}") from None
+    except ValueError as error:
+        raise InvalidValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise InvalidValueError(f"{path}: expected a JSON object of settings, found {type(settings).__name__}")
+    return settings
+
+
+def resolve(recipe: Recipe, frozen: bool, **found: Any) -> Recipe:
+    """The recipe with every None that has an answer filled in: from what was found, else from the defaults' table."""
+    table = defaults(frozen) | found
+    return dataclasses.replace(recipe, **{name: v for name, v in table.items() if getattr(recipe, name) is None})
+
+
+def as_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(recipe).items()}

@@ -1,0 +1,177 @@
+"""A run is a folder that everything later needs and nothing else: whole or absent, never half."""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tfft.backbones import load_backbone
+from tfft.errors import InvalidValueError, NotFoundError
+from tfft.tasks import get_task
+from tfft.tasks.task import Facts, Task
+
+# config.json       the recipe, as resolved
+# environment.json  versions, command, machine
+# facts.json        what the training rows fixed: label names
+# history.csv       one row an epoch
+# metrics.json      scores, seconds, rows
+# preset/           the backbone and its tokenizer as a KerasHub preset: `--backbone runs/x/preset` goes on from it
+# head.safetensors  the head's weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model with all that is needed to use it.
+
+    Attributes:
+        model: flat functional model, backbone and head.
+        tokenizer: KerasHub's.
+        task: what was trained.
+        facts: what it learnt from the training rows.
+        config: the recipe, as resolved, as plain data.
+    """
+
+    model: keras.Model
+    tokenizer: Any
+    task: Task
+    facts: Facts
+    config: dict[str, Any]
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write into, renamed to `path` at the end of a `with` block that did not fail, else removed.
+
+    Raises:
+        InvalidValueError: the path exists already.
+    """
+    target = Path(path)
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    scratch.chmod(0o777 & ~_umask())
+    try:
+        yield scratch
+        refuse_existing(target)
+        scratch.rename(target)
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """Raise if there is something at the path already: results are never overwritten."""
+    if os.path.lexists(path):
+        raise InvalidValueError(f"{os.fspath(path)} exists already. Choose another folder, or remove it")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save_run(
+    folder: Path, run: Run, backbone: Any, history: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
+) -> None:
+    """Write a run into an existing folder, best one from `new_folder`."""
+    backbone.save_to_preset(folder / "preset")
+    run.tokenizer.save_to_preset(folder / "preset")
+    save_file(_head_weights(run.model, backbone), folder / "head.safetensors")
+    columns = list(history)
+    lines = [",".join(columns), *(",".join(str(value) for value in row) for row in zip(*history.values(), strict=True))]
+    (folder / "history.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    for name, content in (
+        ("config", run.config),
+        ("environment", environment()),
+        ("facts", run.facts),
+        ("metrics", metrics),
+    ):
+        write_json(folder / f"{name}.json", content)
+
+
+def load_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a run back; needs the folder alone.
+
+    Raises:
+        NotFoundError: no such folder, or it is not a run.
+        InvalidValueError: a file in it is damaged.
+
+    Example:
+        run = tfft.load_run("runs/x")
+        run.model.summary()
+    """
+    path = Path(folder)
+    missing = [n for n in ("config.json", "facts.json", "preset", "head.safetensors") if not (path / n).exists()]
+    if missing:
+        what = "no such folder" if not path.is_dir() else f"it has no {missing[0]}"
+        raise NotFoundError(f"{path} is not a run of tfft: {what}. `tfft train --out {path}` makes one")
+    config, facts = read_json(path / "config.json"), read_json(path / "facts.json")
+    task = get_task(config["task"])
+    backbone, tokenizer = load_backbone(path / "preset")
+    outputs = task.head(backbone, facts, pooling=config["pooling"], dropout=config["dropout"])
+    model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
+    try:
+        _set_head_weights(model, backbone, load_file(path / "head.safetensors"))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InvalidValueError(f"{path / 'head.safetensors'} is damaged or of another model: {error}") from None
+    return Run(model, tokenizer, task, facts, config)
+
+
+def _head_variables(model: keras.Model, backbone: Any) -> dict[str, Any]:
+    own = {id(v) for v in backbone.variables}
+    return {v.path: v for v in model.variables if id(v) not in own and not v.path.endswith("seed_generator_state")}
+
+
+def _head_weights(model: keras.Model, backbone: Any) -> dict[str, np.ndarray]:
+    return {path: keras.ops.convert_to_numpy(variable) for path, variable in _head_variables(model, backbone).items()}
+
+
+def _set_head_weights(model: keras.Model, backbone: Any, weights: Mapping[str, np.ndarray]) -> None:
+    for path, variable in _head_variables(model, backbone).items():
+        variable.assign(weights[path])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, command and machine, for the record."""
+    names = ("tfft", "tensorflow", "tensorflow-text", "keras", "keras-hub", "numpy", "pandas", "scikit-learn")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "command": sys.argv,
+        "machine": {"platform": platform.platform(), "processors": os.cpu_count()},
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON, beside and renamed."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    scratch.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, with the file's name in the error."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidValueError(f"{path} is not JSON: {error}") from None

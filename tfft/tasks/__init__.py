@@ -1,0 +1,34 @@
+"""The tasks tfft knows, by name; a task's module is loaded when it is asked for."""
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+from tfft.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from tfft.tasks.task import Task
+
+# name -> what it is for; `tfft tasks` prints this without loading TensorFlow
+TASKS = {
+    "text-classification": "one label for a text: sentiment, topic, spam, intent",
+}
+
+
+def get_task(name: str) -> "Task":
+    """Return the task of that name.
+
+    Raises:
+        InvalidValueError: no such task; the message names the nearest.
+
+    Example:
+        >>> import tfft
+        >>> tfft.get_task("text-classification").target
+        'label'
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InvalidValueError(f"no task {name!r}. Expected one of: {', '.join(TASKS)}.{hint}")
+    task: Task = importlib.import_module(f"tfft.tasks.{name.replace('-', '_')}").TASK
+    return task

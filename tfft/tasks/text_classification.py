@@ -1,0 +1,162 @@
+"""Text classification: one label for a text. Softmax over the labels, categorical cross-entropy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfft import metrics, tokenizing
+from tfft.errors import DataError, InvalidValueError
+from tfft.heads import softmax_head
+from tfft.tasks.task import Answer, Examples, Facts, Scores, Task
+
+TEXT = ("sentence", "review", "content", "comment", "message", "document", "body", "utterance", "query", "question")
+LABEL = ("category", "class", "target", "intent", "sentiment", "topic", "tag", "labels", "y")
+
+
+def check(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Texts as strings, labels as names; which rows have no text or no label."""
+    text = pd.Series([None if pd.isna(value) else str(value) for value in rows["text"]], dtype=object)
+    faults = {
+        "have no text": text.isna().to_numpy(),
+        "have an empty text": np.array([value is not None and not value.strip() for value in text], bool),
+    }
+    rows = rows.assign(text=text)
+    if "label" in rows:
+        rows = rows.assign(label=pd.Series([label_name(value) for value in rows["label"]], dtype=object))
+        faults["have no label"] = rows["label"].isna().to_numpy()
+    return rows, faults
+
+
+def label_name(value: Any) -> str | None:
+    """The name of a label of any kind: 1, 1.0, "1" and numpy's 1 are all "1"; None, NaN and "" are no label."""
+    if value is None or value is pd.NA or value != value:  # NaN is the value that differs from itself
+        return None
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def learn(rows: pd.DataFrame) -> Facts:
+    """The label names in order, and how many rows each has."""
+    counts = rows["label"].value_counts()
+    names = sorted(counts.index, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    if len(names) < 2:
+        raise DataError(
+            f"all {len(rows)} training rows have the label {names[0]!r}. Classification needs at least two labels"
+        )
+    if len(names) > max(100, len(rows) // 2):
+        raise DataError(
+            f"{len(names)} different labels in {len(rows)} training rows: is the label column a text or a number? "
+            "Name the right one with --label COLUMN"
+        )
+    return {"labels": names, "counts": [int(counts[name]) for name in names]}
+
+
+def encode(
+    rows: pd.DataFrame,
+    tokenizer: Any,
+    facts: Facts,
+    *,
+    cleaning: Sequence[str] = (),
+    class_weight: str | Mapping[str, float] | None = None,
+) -> Examples:
+    """Texts to token ids, labels to one-hot rows.
+
+    Raises:
+        DataError: a label that the training rows do not have, named and counted.
+    """
+    x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
+    y = np.zeros((len(rows), len(facts["labels"])), "float32")  # (rows, labels)
+    weight = np.ones(len(rows), "float32")
+    if "label" in rows:
+        index = {name: i for i, name in enumerate(facts["labels"])}
+        unseen = rows["label"][~rows["label"].isin(index)].value_counts()
+        if len(unseen):
+            listed = ", ".join(f"{name!r} ({count} rows)" for name, count in unseen.head(5).items())
+            raise DataError(
+                f"labels that the training rows do not have: {listed}. "
+                f"Known labels: {', '.join(map(repr, facts['labels'][:10]))}{', ...' if len(index) > 10 else ''}"
+            )
+        ids = rows["label"].map(index).to_numpy(int)
+        y[np.arange(len(rows)), ids] = 1.0
+        weight = label_weights(facts, class_weight)[ids]
+    return Examples(x, y, weight, padding)
+
+
+def label_weights(facts: Facts, class_weight: str | Mapping[str, float] | None) -> np.ndarray:
+    """Weight of a row for each label; "balanced" gives every label the same total (scikit-learn's formula)."""
+    counts = np.array(facts["counts"], "float64")
+    if class_weight is None:
+        return np.ones(len(counts), "float32")
+    if class_weight == "balanced":
+        return (counts.sum() / (len(counts) * counts)).astype("float32")
+    known = facts["labels"]
+    unknown = set(class_weight) - set(known) if isinstance(class_weight, Mapping) else {class_weight}
+    if unknown:
+        raise InvalidValueError(
+            f"class_weight must be 'balanced' or weights of known labels. Received: {', '.join(map(str, unknown))}"
+        )
+    return np.array([dict(class_weight).get(name, 1.0) for name in facts["labels"]], "float32")  # type: ignore[arg-type]
+
+
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> Any:
+    """Probabilities of the labels: (batch, labels)."""
+    return softmax_head(backbone, len(facts["labels"]), pooling=pooling, dropout=dropout)
+
+
+def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
+    """Categorical cross-entropy on probabilities."""
+    return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+
+
+def decode(outputs: np.ndarray, facts: Facts) -> list[Answer]:
+    """The best label, its score, and all probabilities by name, for each row of (rows, labels)."""
+    names = facts["labels"]
+    return [
+        {
+            "label": names[int(row.argmax())],
+            "score": float(row.max()),
+            "probabilities": {name: float(p) for name, p in zip(names, row, strict=True)},
+        }
+        for row in outputs
+    ]
+
+
+def score(outputs: np.ndarray, rows: pd.DataFrame, facts: Facts) -> Scores:
+    """Accuracy, F1 and the rest, against the rows' labels."""
+    return metrics.classification(rows["label"].tolist(), outputs, facts["labels"])
+
+
+def serve(outputs: Any, facts: Facts) -> dict[str, Any]:
+    """`label`, `score` (batch,) and, side by side, `labels` and `probabilities` (batch, labels).
+
+    The names are repeated for every row because TensorFlow Serving wants each output batch first.
+    """
+    names = tf.constant(facts["labels"])
+    return {
+        "label": tf.gather(names, tf.argmax(outputs, axis=-1)),
+        "score": tf.reduce_max(outputs, axis=-1),
+        "labels": tf.tile(names[tf.newaxis], [tf.shape(outputs)[0], 1]),
+        "probabilities": outputs,
+    }
+
+
+TASK = Task(
+    name="text-classification",
+    columns={"text": TEXT, "label": LABEL},
+    target="label",
+    stratify=True,
+    check=check,
+    learn=learn,
+    encode=encode,
+    head=head,
+    loss=loss,
+    metrics=("accuracy",),
+    decode=decode,
+    score=score,
+    serve=serve,
+)

@@ -1,0 +1,117 @@
+"""Strings -> token ids -> the inputs of a backbone, in graph ops that TensorFlow Serving has.
+
+Training and the exported graph call the same functions, so what is served is tokenised as it was trained. KerasHub's
+own packer is not used: it pads to the preset's length and puts `TFText>RoundRobinTrim` into the graph, which
+TensorFlow Serving 2.13 to 2.19 does not know (docs/architecture.md).
+"""
+
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfft.cleaning import clean
+from tfft.progress import track
+from tfft.tasks.task import Examples
+
+CHUNK = 512  # texts tokenised by one graph call: large enough to amortise the call, small enough to show progress
+
+
+def special_ids(tokenizer: Any) -> tuple[int | None, int | None, int]:
+    """Ids that begin a sequence, end it and fill it up; None where the tokenizer has no such token."""
+    start = _first_id(tokenizer, "cls_token_id", "start_token_id")
+    end = _first_id(tokenizer, "sep_token_id", "end_token_id")
+    pad = _first_id(tokenizer, "pad_token_id")
+    return start, end, 0 if pad is None else pad
+
+
+def _first_id(tokenizer: Any, *names: str) -> int | None:
+    return next((int(v) for v in (getattr(tokenizer, name, None) for name in names) if v is not None), None)
+
+
+def token_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str] = ()) -> tf.RaggedTensor:
+    """Token ids of whole texts, between the tokenizer's start and end token: (batch, None) int32.
+
+    Meant for use inside a `tf.function`: KerasHub's tokenizers answer Python lists outside a graph.
+    """
+    start, end, _ = special_ids(tokenizer)
+    ids = tf.cast(tokenizer(clean(texts, cleaning)), tf.int32)
+    column = tf.ones([ids.nrows(), 1], tf.int32)
+    before = [] if start is None else [start * column]
+    after = [] if end is None else [end * column]
+    return tf.concat([*before, ids, *after], axis=1)
+
+
+def truncate(ids: tf.RaggedTensor, max_length: int, end: int | None) -> tf.RaggedTensor:
+    """Cut rows longer than `max_length` and let them end with the end token: (batch, None)."""
+    cut = ids[:, :max_length]
+    if end is None:
+        return cut
+    last = tf.boolean_mask(cut.row_splits[1:] - 1, ids.row_lengths() > max_length)
+    ends = tf.fill([tf.size(last)], tf.constant(end, ids.dtype))
+    return cut.with_flat_values(tf.tensor_scatter_nd_update(cut.flat_values, last[:, tf.newaxis], ends))
+
+
+def dense_inputs(
+    x: dict[str, Any], padding: dict[str, int], names: Collection[str], length: Any = None
+) -> dict[str, Any]:
+    """Pad a batch: the inputs called `names`, dense (batch, length); to the longest row when `length` is None."""
+    shape = None if length is None else tf.stack([-1, tf.cast(length, tf.int64)])
+    return {
+        name: x[name].to_tensor(padding[name], shape=shape) if isinstance(x[name], tf.RaggedTensor) else x[name]
+        for name in x
+        if name in names
+    }
+
+
+def inputs_of(ids: tf.RaggedTensor, tokenizer: Any) -> tuple[dict[str, tf.RaggedTensor], dict[str, int]]:
+    """The inputs KerasHub backbones take, for single texts, and the values that pad them."""
+    x = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "segment_ids": tf.zeros_like(ids)}
+    return x, {"token_ids": special_ids(tokenizer)[2], "padding_mask": 0, "segment_ids": 0}
+
+
+def encode(
+    tokenizer: Any, texts: Sequence[str], cleaning: Sequence[str] = ()
+) -> tuple[dict[str, tf.RaggedTensor], dict[str, int]]:
+    """Tokenise many texts, whole: (inputs of ragged shape (rows, None), value that pads each)."""
+    graph = _graph(tokenizer, tuple(cleaning))
+    chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
+    encoded = [graph(tf.constant(list(chunk))) for chunk in track(chunks, "tokenising", len(texts), len)]
+    return inputs_of(tf.concat(encoded, axis=0), tokenizer)
+
+
+@functools.lru_cache(maxsize=4)  # tracing a BPE tokenizer takes seconds
+def _graph(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(lambda texts: token_ids(tokenizer, texts, cleaning), input_signature=signature)
+
+
+def lengths(x: dict[str, Any]) -> np.ndarray:
+    """Tokens in each row: the longest of its ragged inputs, (rows,); zeros where nothing is ragged."""
+    ragged = [value.row_lengths().numpy() for value in x.values() if isinstance(value, tf.RaggedTensor)]
+    return np.max(ragged, axis=0) if ragged else np.zeros(len(next(iter(x.values()))), int)
+
+
+def choose_length(row_lengths: np.ndarray, limit: int | None, quantile: float = 0.99) -> int:
+    """The length to cut texts to: a quantile of the training rows' own lengths, rounded up to a multiple of 8.
+
+    Args:
+        row_lengths: tokens in each training row.
+        limit: positions the backbone has; None when it has no table of positions.
+        quantile: share of the rows that are kept whole.
+    """
+    wanted = int(-(-np.quantile(row_lengths, quantile) // 8) * 8)
+    return min(wanted, 512 if limit is None else limit)
+
+
+def truncate_examples(examples: Examples, tokenizer: Any, max_length: int) -> tuple[Examples, int]:
+    """The examples with every row cut to `max_length` tokens, and how many rows lost some."""
+    end = special_ids(tokenizer)[1]
+    x = {}
+    for name, value in examples.x.items():
+        if isinstance(value, tf.RaggedTensor):
+            value = truncate(value, max_length, end if name == "token_ids" else None)
+        x[name] = value
+    return examples._replace(x=x), int((lengths(examples.x) > max_length).sum())

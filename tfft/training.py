@@ -1,0 +1,167 @@
+"""Optimizer, compile and Keras's own `fit`, with the freeze held as a contract."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfft import activations, freezing
+from tfft.batching import batches
+from tfft.defaults import defaults
+from tfft.errors import FreezeError, InvalidValueError
+from tfft.evaluation import predict
+from tfft.progress import Advance, work
+from tfft.seeding import set_seed
+from tfft.tasks.task import Examples
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples | None = None,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    warmup: float | None = None,
+    decay: str = "cosine",
+    weight_decay: float = 0.0,
+    clip_norm: float | None = 1.0,
+    patience: int | None = None,
+    loss: Any = "categorical_crossentropy",
+    metrics: Sequence[Any] = ("accuracy",),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    seed: int = 0,
+) -> keras.callbacks.History:
+    """Train what is trainable; frozen layers run in inference mode and provably do not move.
+
+    Compiles after the flags were set, says in the log what learns, and calls Keras's `fit` on the trainable suffix.
+    When all that is frozen ends in one vector per row, those vectors are computed once, not once per epoch, and
+    batches are drawn at random; else rows of like length are batched together. The weights live in `model`. Settings
+    that are None come from `tfft.defaults` for a frozen or a thawed backbone.
+
+    Args:
+        model: flat functional model whose `trainable` flags are set.
+        train: rows from a task's `encode`.
+        validation: rows for early stopping; None trains all epochs.
+        epochs: passes over the rows, at most.
+        batch_size: rows a step.
+        learning_rate: peak of the schedule.
+        warmup: share of all steps over which the rate rises from 0.
+        decay: "cosine" to 0, or "constant".
+        weight_decay: above 0, AdamW in place of Adam; biases and norms are spared.
+        clip_norm: largest global norm of the gradient; None for no clipping.
+        patience: epochs without a better validation loss before it stops; the best weights are kept.
+        loss: as `keras.Model.compile` takes it.
+        metrics: likewise.
+        callbacks: further Keras callbacks.
+        seed: of the shuffle and of dropout.
+
+    Returns:
+        Keras's History.
+
+    Raises:
+        FreezeError: nothing is trainable, a frozen variable moved, or no trainable one did.
+    """
+    if not model.trainable_variables:
+        raise FreezeError("nothing learns: every layer is frozen. Add a head, or freeze less")
+    table = defaults(frozen=_only_head_learns(model))
+    epochs = table["epochs"] if epochs is None else epochs
+    batch_size = table["batch_size"] if batch_size is None else batch_size
+    patience = table["patience"] if patience is None else patience
+    set_seed(seed)
+    log.info(freezing.learning(model))
+
+    prefix, suffix = activations.split(model)
+    if prefix is not None and activations.is_pooled(prefix):
+        train = _stored(prefix, train, "frozen part, training rows")
+        validation = _stored(prefix, validation, "frozen part, validation rows") if validation is not None else None
+        learner = suffix
+    else:
+        learner = activations.join(prefix, suffix)
+    names = [tensor.name for tensor in learner.inputs]
+    data = batches(train, names, batch_size, seed=seed)
+    held_out = batches(validation, names, 4 * batch_size) if validation is not None else None
+
+    steps = len(data) * epochs
+    rate = schedule(
+        table["learning_rate"] if learning_rate is None else learning_rate,
+        steps,
+        table["warmup"] if warmup is None else warmup,
+        decay,
+    )
+    # XLA would compile again for every batch shape, and on a CPU it is slower (docs/architecture.md)
+    learner.compile(optimizer(rate, weight_decay, clip_norm), loss, metrics=list(metrics), jit_compile=False)
+    before = _fingerprints(model)
+    with work("training", steps) as advance:
+        history = learner.fit(
+            data,
+            validation_data=held_out,
+            epochs=epochs,
+            callbacks=[*_callbacks(patience if validation is not None else None, advance), *callbacks],
+            shuffle=False,  # the dataset shuffles itself
+            verbose=0,
+        )
+    freezing.check_kept(before, _fingerprints(model))
+    return history
+
+
+def schedule(
+    learning_rate: float, steps: int, warmup: float, decay: str
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Linear warm-up over a share of the steps, then cosine decay to 0 or a constant rate."""
+    if decay not in ("cosine", "constant"):
+        raise InvalidValueError(f"decay must be 'cosine' or 'constant'. Received: {decay!r}")
+    first = int(warmup * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if first else learning_rate,
+        decay_steps=max(steps - first, 1),
+        alpha=1.0 if decay == "constant" else 0.0,
+        warmup_target=learning_rate if first else None,
+        warmup_steps=first,
+    )
+
+
+def optimizer(rate: Any, weight_decay: float, clip_norm: float | None) -> keras.optimizers.Optimizer:
+    """Adam; AdamW when weight decay is asked for."""
+    if not weight_decay:
+        return keras.optimizers.Adam(rate, global_clipnorm=clip_norm)
+    adamw = keras.optimizers.AdamW(rate, weight_decay=weight_decay, global_clipnorm=clip_norm)
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adamw
+
+
+def _only_head_learns(model: keras.Model) -> bool:
+    return all(freezing.is_head(layer) for layer in model.layers if layer.trainable_variables)
+
+
+def _stored(prefix: keras.Model, rows: Examples, description: str) -> Examples:
+    return rows._replace(x=predict(prefix, rows, description=description), padding={})
+
+
+def _fingerprints(model: keras.Model) -> tuple[dict[str, str], dict[str, str]]:
+    # The seeds of dropout are state that moves by design: no weights.
+    frozen = [v for v in model.non_trainable_variables if not v.path.endswith("seed_generator_state")]
+    frozen = [v for v in frozen if tf.as_dtype(v.dtype).is_floating]
+    return freezing.fingerprints(frozen), freezing.fingerprints(model.trainable_variables)
+
+
+def _callbacks(patience: int | None, advance: Advance) -> list[keras.callbacks.Callback]:
+    def log_epoch(epoch: int, logs: dict[str, float]) -> None:
+        log.info("epoch %d: %s", epoch + 1, ", ".join(f"{name} {value:.4f}" for name, value in logs.items()))
+
+    shown = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance(1), on_epoch_end=log_epoch)
+    nan = keras.callbacks.TerminateOnNaN(raise_error=True)
+    if patience is None:
+        return [shown, nan]
+    return [shown, nan, keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)]
+
+
+def as_columns(history: keras.callbacks.History) -> dict[str, np.ndarray]:
+    """The history as columns, one row an epoch."""
+    return {"epoch": np.arange(1, len(history.epoch) + 1)} | {name: np.array(v) for name, v in history.history.items()}
