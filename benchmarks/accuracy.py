@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py --data FOLDER [--only NAME ...] [--out table.md]
 
 FOLDER holds one folder a data set (sst2, banking77, ag_news, sms_spam), each with train, validation and test files.
-Every row is one `tfft train` with the flags shown, seed 0, scored once on the test rows; validation chooses when to stop.
+Every row is one `tfft train` with the flags shown, seed 0, scored once on the test rows; validation says when to stop.
 """
 
 import argparse

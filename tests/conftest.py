@@ -127,3 +127,15 @@ def reviews() -> list[dict[str, str]]:
     good = ("the movie was good", "great film !", "a lovely story", "i was fine and it is great")
     bad = ("the movie was bad", "awful film !", "a dull story", "it is not good , awful ending")
     return [{"text": t, "label": "pos"} for t in good] + [{"text": t, "label": "neg"} for t in bad]
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the default backbone; skipped, visibly, where it is not on this machine and no index gives it."""
+    from tfft.backbones import resolve
+    from tfft.errors import NotFoundError
+
+    try:
+        return resolve("minilm-l6")
+    except NotFoundError as error:
+        pytest.skip(str(error))

@@ -4,6 +4,7 @@ Importing this package loads neither TensorFlow nor Keras; the first use of a na
 """
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from tfft._stack import check_stack, choose_keras_backend
@@ -13,6 +14,9 @@ __version__ = VERSION
 
 check_stack()
 choose_keras_backend()
+
+# The embedded data: customer messages in six classes, a folder of train, validation and test files.
+MESSAGES = Path(__file__).with_name("messages")
 
 # public name -> the module it lives in
 _PUBLIC = {
@@ -37,7 +41,7 @@ _PUBLIC = {
     "show_progress": "progress",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["MESSAGES", "__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfft import __version__
+from tfft import MESSAGES, __version__
 from tfft.catalog import CATALOG
 from tfft.errors import InvalidValueError, TfftError
 from tfft.recipe import Recipe, from_mapping, kinds_of, read_recipe
@@ -171,7 +171,7 @@ def _quickstart(options: argparse.Namespace) -> None:
     from tfft.runs import load_run
 
     out = Path(options.out) if options.out else _free(Path("runs/quickstart"))
-    folder = train(Recipe(data=str(Path(__file__).with_name("messages")), out=str(out)))
+    folder = train(Recipe(data=str(MESSAGES), out=str(out)))
     _print_score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
     for text, answer in zip(QUICKSTART_TEXTS, predict_texts(load_run(folder), QUICKSTART_TEXTS), strict=True):
         _print_answer(text, answer, as_json=False)

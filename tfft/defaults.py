@@ -10,6 +10,7 @@ FROZEN: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 1e-3,
     "warmup": 0.1,
+    "monitor": "loss",
     "patience": 3,
 }
 
@@ -21,6 +22,7 @@ THAWED: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 5e-5,
     "warmup": 0.1,
+    "monitor": "accuracy",
     "patience": 2,
 }
 

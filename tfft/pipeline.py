@@ -182,6 +182,7 @@ def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
         "decay",
         "weight_decay",
         "clip_norm",
+        "monitor",
         "patience",
         "seed",
     )

@@ -76,7 +76,10 @@ class Recipe:
     decay: str = _setting("cosine", "of the rate after warm-up: cosine or constant", _one_of("cosine", "constant"))
     weight_decay: float = _setting(0.0, "above 0: AdamW in place of Adam", _NOT_NEGATIVE)
     clip_norm: float | None = _setting(1.0, "largest norm of the gradient", _POSITIVE)
-    patience: int | None = _setting(None, "epochs without a better validation loss before stopping", _COUNT)
+    monitor: str | None = _setting(
+        None, "watched on the validation rows: loss or accuracy", _one_of("loss", "accuracy")
+    )
+    patience: int | None = _setting(None, "epochs without a better value of it before stopping", _COUNT)
     label_smoothing: float = _setting(0.0, "share of each target given to all labels", _RATE)
     class_weight: str | None = _setting(None, "balanced: rare labels weigh more", _one_of("balanced"))
     seed: int = _setting(0, "of splits, initial weights, shuffling and dropout", _NOT_NEGATIVE)

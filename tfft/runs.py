@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfft.backbones import load_backbone
 from tfft.errors import InvalidValueError, NotFoundError
+from tfft.seeding import is_seed
 from tfft.tasks import get_task
 from tfft.tasks.task import Facts, Task
 
@@ -134,7 +135,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
 
 def _head_variables(model: keras.Model, backbone: Any) -> dict[str, Any]:
     own = {id(v) for v in backbone.variables}
-    return {v.path: v for v in model.variables if id(v) not in own and not v.path.endswith("seed_generator_state")}
+    return {v.path: v for v in model.variables if id(v) not in own and not is_seed(v)}
 
 
 def _head_weights(model: keras.Model, backbone: Any) -> dict[str, np.ndarray]:

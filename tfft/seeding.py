@@ -1,7 +1,9 @@
 """One seed for everything that draws random numbers."""
 
 import random
+from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -17,3 +19,19 @@ def set_seed(seed: int) -> None:
     """
     random.seed(seed)
     np.random.seed(seed)  # the global state is what libraries read
+
+
+def seed_layers(model: keras.Model, seed: int) -> None:
+    """Seed the layers that draw random numbers, dropout above all, whenever they were made.
+
+    Without it a backbone loaded earlier would drop out by a seed drawn at loading.
+    """
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        if is_seed(variable):
+            variable.assign(generator.integers(0, 2**31, variable.shape).astype(variable.dtype))
+
+
+def is_seed(variable: Any) -> bool:
+    """Whether a variable is the state of a random layer and no weight."""
+    return bool(variable.path.endswith("seed_generator_state"))

@@ -37,7 +37,9 @@ def token_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str] = ()) ->
     Meant for use inside a `tf.function`: KerasHub's tokenizers answer Python lists outside a graph.
     """
     start, end, _ = special_ids(tokenizer)
-    ids = tf.cast(tokenizer(clean(texts, cleaning)), tf.int32)
+    # TF-Text's WordPiece ends a text at its first NUL byte and loses the rest.
+    texts = tf.strings.regex_replace(clean(texts, cleaning), r"\x00", " ")
+    ids = tf.cast(tokenizer(texts), tf.int32)
     column = tf.ones([ids.nrows(), 1], tf.int32)
     before = [] if start is None else [start * column]
     after = [] if end is None else [end * column]

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfft import activations, freezing
 from tfft.batching import batches
@@ -14,7 +13,7 @@ from tfft.defaults import defaults
 from tfft.errors import FreezeError, InvalidValueError
 from tfft.evaluation import predict
 from tfft.progress import Advance, work
-from tfft.seeding import set_seed
+from tfft.seeding import is_seed, seed_layers
 from tfft.tasks.task import Examples
 
 log = logging.getLogger(__name__)
@@ -32,6 +31,7 @@ def fit(
     decay: str = "cosine",
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,
+    monitor: str | None = None,
     patience: int | None = None,
     loss: Any = "categorical_crossentropy",
     metrics: Sequence[Any] = ("accuracy",),
@@ -56,7 +56,8 @@ def fit(
         decay: "cosine" to 0, or "constant".
         weight_decay: above 0, AdamW in place of Adam; biases and norms are spared.
         clip_norm: largest global norm of the gradient; None for no clipping.
-        patience: epochs without a better validation loss before it stops; the best weights are kept.
+        monitor: "loss" or the name of a metric; what is watched on the validation rows.
+        patience: epochs without a better value before it stops; the weights of the best epoch are kept.
         loss: as `keras.Model.compile` takes it.
         metrics: likewise.
         callbacks: further Keras callbacks.
@@ -73,8 +74,7 @@ def fit(
     table = defaults(frozen=_only_head_learns(model))
     epochs = table["epochs"] if epochs is None else epochs
     batch_size = table["batch_size"] if batch_size is None else batch_size
-    patience = table["patience"] if patience is None else patience
-    set_seed(seed)
+    seed_layers(model, seed)
     log.info(freezing.learning(model))
 
     prefix, suffix = activations.split(model)
@@ -97,13 +97,14 @@ def fit(
     )
     # XLA would compile again for every batch shape, and on a CPU it is slower (docs/architecture.md)
     learner.compile(optimizer(rate, weight_decay, clip_norm), loss, metrics=list(metrics), jit_compile=False)
+    stopping = [] if held_out is None else [_early_stopping(monitor or table["monitor"], patience or table["patience"])]
     before = _fingerprints(model)
     with work("training", steps) as advance:
         history = learner.fit(
             data,
             validation_data=held_out,
             epochs=epochs,
-            callbacks=[*_callbacks(patience if validation is not None else None, advance), *callbacks],
+            callbacks=[*_progress(advance), *stopping, *callbacks],
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
@@ -145,21 +146,22 @@ def _stored(prefix: keras.Model, rows: Examples, description: str) -> Examples:
 
 
 def _fingerprints(model: keras.Model) -> tuple[dict[str, str], dict[str, str]]:
-    # The seeds of dropout are state that moves by design: no weights.
-    frozen = [v for v in model.non_trainable_variables if not v.path.endswith("seed_generator_state")]
-    frozen = [v for v in frozen if tf.as_dtype(v.dtype).is_floating]
+    # By layer, not by variable: the running means of a BatchNorm that learns move too, and are no trainable variables.
+    frozen = [v for layer in model.layers if not layer.trainable for v in layer.variables if not is_seed(v)]
     return freezing.fingerprints(frozen), freezing.fingerprints(model.trainable_variables)
 
 
-def _callbacks(patience: int | None, advance: Advance) -> list[keras.callbacks.Callback]:
+def _progress(advance: Advance) -> list[keras.callbacks.Callback]:
     def log_epoch(epoch: int, logs: dict[str, float]) -> None:
         log.info("epoch %d: %s", epoch + 1, ", ".join(f"{name} {value:.4f}" for name, value in logs.items()))
 
     shown = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance(1), on_epoch_end=log_epoch)
-    nan = keras.callbacks.TerminateOnNaN(raise_error=True)
-    if patience is None:
-        return [shown, nan]
-    return [shown, nan, keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)]
+    return [shown, keras.callbacks.TerminateOnNaN(raise_error=True)]
+
+
+def _early_stopping(monitor: str, patience: int) -> keras.callbacks.Callback:
+    mode = "min" if monitor == "loss" else "max"
+    return keras.callbacks.EarlyStopping(f"val_{monitor}", mode=mode, patience=patience, restore_best_weights=True)
 
 
 def as_columns(history: keras.callbacks.History) -> dict[str, np.ndarray]:

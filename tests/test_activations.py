@@ -1,0 +1,99 @@
+"""The split: same outputs, same training, dropout only where something learns."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import tfft
+from tests.test_graph import BACKBONES
+from tfft import activations
+
+IDS = np.array([[2, 5, 6, 3], [2, 7, 3, 0]], "int32")
+
+
+def inputs_for(model: keras.Model) -> dict[str, np.ndarray]:
+    whole = {"token_ids": IDS, "padding_mask": (IDS != 0).astype("int32"), "segment_ids": np.zeros_like(IDS)}
+    both = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in whole.items()}
+    return {name: (whole | both)[name] for name in model.input}
+
+
+def model_on(family: str, dropout: float = 0.0) -> keras.Model:
+    backbone = BACKBONES[family]()
+    if "token_ids" in backbone.input:
+        return keras.Model(backbone.input, tfft.softmax_head(backbone, 3, pooling="blocks", dropout=dropout))
+    hidden = keras.layers.Dropout(dropout, name="head_dropout")(backbone.output["decoder_sequence_output"])
+    return keras.Model(backbone.input, keras.layers.Dense(3, name="head_scores")(hidden))
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("policy", ["all", "embeddings", 1, "*_1"])
+def test_suffix_of_prefix_is_the_model(family: str, policy: Any) -> None:
+    model = model_on(family, dropout=0.5)
+    try:
+        tfft.freeze(model, policy)
+    except tfft.TfftError:
+        pytest.skip("the family has no second block")
+    prefix, suffix = tfft.split(model)
+    x = inputs_for(model)
+    cut = x if prefix is None else prefix(x, training=False)
+    np.testing.assert_allclose(suffix(cut, training=False), model(x, training=False), atol=1e-6)
+    trained = {id(v) for v in suffix.trainable_variables}
+    assert trained == {id(v) for v in model.trainable_variables}
+
+
+def test_all_frozen_ends_in_one_vector_a_row_below_the_heads_dropout() -> None:
+    model = model_on("bert", dropout=0.5)
+    tfft.freeze(model, "all")
+    prefix, suffix = tfft.split(model)
+    assert prefix is not None
+    assert [t.shape for t in prefix.output.values()] == [(None, 16)]
+    assert activations.is_pooled(prefix)
+    assert "head_dropout" in [layer.name for layer in suffix.layers]
+
+
+def test_nothing_frozen_has_no_prefix() -> None:
+    prefix, _ = tfft.split(tfft.freeze(model_on("bert"), "none"))
+    assert prefix is None
+
+
+def test_frozen_sequences_are_not_pooled() -> None:
+    prefix, _ = tfft.split(tfft.freeze(model_on("bert"), 1))
+    assert prefix is not None
+    assert not activations.is_pooled(prefix)
+
+
+@pytest.mark.parametrize("policy", ["all", "transformer_layer_1", "token_embedding"])
+def test_frozen_layers_run_no_dropout_in_training(policy: str) -> None:
+    model = tfft.freeze(model_on("bert"), policy)
+    learner = activations.join(*tfft.split(model))
+    x = inputs_for(model)
+    differs = np.abs(np.array(learner(x, training=True)) - np.array(learner(x, training=True))).max() > 0
+    # all frozen: nothing is random; else the layers that learn still drop out
+    assert differs == (policy != "all")
+    top = tfft.freeze(model_on("bert"), "none")
+    for layer in top.layers:  # everything frozen by hand but the head: what Keras alone would leave noisy
+        layer.trainable = layer.name == "head_probabilities"
+    plain = [np.array(top(x, training=True)) for _ in range(2)]
+    assert np.abs(plain[0] - plain[1]).max() > 0
+    cut = activations.join(*tfft.split(top))
+    np.testing.assert_array_equal(cut(x, training=True), cut(x, training=True))
+
+
+def test_training_the_suffix_trains_the_model_alike() -> None:
+    """Fast path == plain path: stored frozen outputs, against the frozen part run in every step."""
+    weights = []
+    for stored in (True, False):
+        keras.utils.set_random_seed(3)
+        model = tfft.freeze(model_on("bert"), "all")
+        prefix, suffix = tfft.split(model)
+        learner = suffix if stored else activations.join(prefix, suffix)
+        x: Any = inputs_for(model)
+        x = prefix(x, training=False) if stored else x  # type: ignore[misc]
+        learner.compile(keras.optimizers.Adam(1e-2), "categorical_crossentropy", jit_compile=False)
+        for _ in range(3):
+            learner.train_on_batch(x, np.eye(3, dtype="float32")[:2])
+        weights.append([keras.ops.convert_to_numpy(v) for v in model.trainable_variables])
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

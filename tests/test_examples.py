@@ -1,0 +1,59 @@
+"""The examples in docstrings run, and say what they say; so do the README's Python block and its commands."""
+
+import doctest
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tfft
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "tfft").rglob("*.py"))
+    if ">>> " in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name: str, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_readmes_python_block_runs(readme: str, minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text("utf-8"), flags=re.DOTALL)
+    if readme != "README.md":  # the same code, with comments in the reader's language
+        (english,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+        strip = lambda text: [line.split("#")[0].rstrip() for line in text.splitlines()]  # noqa: E731
+        assert strip(block) == strip(english)
+        return
+    scope: dict[str, Any] = {}
+    exec(compile(block, readme, "exec"), scope)
+    accuracy = float(capsys.readouterr().out.split()[-1])
+    assert accuracy > 0.7
+
+
+def test_readmes_commands_run(minilm: Path, tmp_path: Path) -> None:
+    for split, name in (("train", "T"), ("validation", "V"), ("test", "E")):
+        shutil.copy(tfft.MESSAGES / f"{split}.csv", tmp_path / f"{name}.csv")
+    text = (ROOT / "README.md").read_text("utf-8")
+    block = next(block for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL) if "tfft train" in block)
+    script = "set -e\n" + f'tfft() {{ "{sys.executable}" -m tfft.cli "$@"; }}\n' + block
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    assert (tmp_path / "saved_models" / "x" / "1" / "saved_model.pb").exists()
+    assert re.search(r"^delivery +0\.\d+", done.stdout, flags=re.MULTILINE)
