@@ -15,6 +15,7 @@ test: lint types
 # The rest: accuracies on public data sets, the wheel in an empty environment, the notebook. Up to an hour on 2 cores.
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --nbmake notebooks
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tfft
 from tfft import batching
-from tfft.tasks.task import Examples
+from tfft.examples import Examples
 
 
 def rows_of(lengths: list[int]) -> Examples:

@@ -68,11 +68,16 @@ def test_batched_answers_are_the_single_ones(trained: tuple[Run, Path]) -> None:
         assert tfft.predict_texts(run, [text])[0]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
 
 
-def test_export_answers_the_same_without_tfft(trained: tuple[Run, Path], tmp_path: Path) -> None:
-    run, _ = trained
-    version = tfft.export_saved_model(run, tmp_path / "model")
+@pytest.fixture(scope="module")
+def exported(trained: tuple[Run, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    version = tfft.export_saved_model(trained[0], tmp_path_factory.mktemp("exports") / "model")
     assert version.name == "1"
-    command = [sys.executable, "-c", READER, str(version), json.dumps(TEXTS)]
+    return version
+
+
+def test_export_answers_the_same_without_tfft(trained: tuple[Run, Path], exported: Path) -> None:
+    run, _ = trained
+    command = [sys.executable, "-c", READER, str(exported), json.dumps(TEXTS)]
     served = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for i, answer in enumerate(tfft.predict_texts(run, TEXTS)):
         assert served["label"][i] == answer["label"]
@@ -81,11 +86,10 @@ def test_export_answers_the_same_without_tfft(trained: tuple[Run, Path], tmp_pat
         assert served["probabilities"][i] == pytest.approx(list(answer["probabilities"].values()), abs=1e-5)
 
 
-def test_export_has_no_op_that_serving_lacks(trained: tuple[Run, Path], tmp_path: Path) -> None:
+def test_export_has_no_op_that_serving_lacks(exported: Path) -> None:
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    version = tfft.export_saved_model(trained[0], tmp_path / "model")
-    graph = SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    graph = SavedModel.FromString((exported / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
     ops = {node.op for node in graph.node} | {node.op for f in graph.library.function for node in f.node_def}
     assert not ops & {"TFText>RoundRobinTrim", "TFText>Utf8Binarize", "PyFunc", "EagerPyFunc", "PyFuncStateless"}
     assert not any(f.attr["_XlaMustCompile"].b for f in graph.library.function)

@@ -22,8 +22,8 @@ def test_the_table_of_defaults_is_the_codes(page: str) -> None:
 
 
 def test_the_recipes_lists_are_the_codes() -> None:
-    assert list(CLEANERS) == list(CLEANING)
-    assert POOLING == ("trained", *POOLINGS)
+    assert [*CLEANERS] == [*CLEANING]
+    assert [*POOLING] == ["trained", *POOLINGS]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ FULL: dict[str, Any] = {
     "decay": "constant",
     "weight_decay": 0.01,
     "clip_norm": None,
+    "monitor": "accuracy",
     "patience": 1,
     "label_smoothing": 0.1,
     "class_weight": "balanced",
@@ -120,6 +121,7 @@ def test_a_list_becomes_a_tuple_and_an_integer_a_float() -> None:
         ("task", "translation", "one of: text-classification"),
         ("bad_rows", "skip", "one of: stop, drop"),
         ("decay", "linear", "one of: cosine, constant"),
+        ("monitor", "f1", "one of: loss, accuracy"),
         ("pooling", "sum", "one of: trained, mean, cls, max, pooled, blocks"),
         ("class_weight", "heavy", "one of: balanced"),
         ("clean", ("html", "lower"), "some of: unicode, html, control, whitespace, stopwords"),
@@ -216,6 +218,7 @@ def test_defaults_table() -> None:
         "batch_size": 32,
         "learning_rate": 1e-3,
         "warmup": 0.1,
+        "monitor": "loss",
         "patience": 3,
     }
     assert defaults(frozen=False) == {
@@ -225,6 +228,7 @@ def test_defaults_table() -> None:
         "batch_size": 32,
         "learning_rate": 5e-5,
         "warmup": 0.1,
+        "monitor": "accuracy",
         "patience": 2,
     }
 

@@ -10,8 +10,8 @@ import pytest
 import tfft
 from tfft import training
 from tfft.errors import FreezeError, InvalidValueError
+from tfft.examples import Examples
 from tfft.seeding import set_seed
-from tfft.tasks.task import Examples
 
 
 def prepared(

@@ -124,7 +124,7 @@ def on_this_machine(name: str) -> bool:
         return importlib.util.find_spec(WHEEL_PACKAGE) is not None
     handle = CATALOG[name].preset
     kaggle = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
-    return any(kaggle.glob(f"models/*/*/keras/{handle}/*"))
+    return any(kaggle.glob(f"models/*/*/keras/{handle}/*/config.json"))
 
 
 def trained_pooling(folder: Path) -> str | None:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfft.tasks.task import Examples
-from tfft.tokenizing import dense_inputs, lengths
+from tfft.examples import Examples, dense_inputs, lengths
 
 # The lengths batches are padded to: at most so many different ones, closer together where rows are long and few.
 QUANTILES = (0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99, 1.0)
@@ -61,7 +60,7 @@ def batches(
 
     Example:
         >>> import numpy as np, tensorflow as tf, tfft
-        >>> from tfft.tasks.task import Examples
+        >>> from tfft.examples import Examples
         >>> ids = tf.ragged.constant([[5, 6, 7], [5]], dtype=tf.int32)
         >>> rows = Examples({"token_ids": ids}, np.eye(2), np.ones(2), {"token_ids": 0})
         >>> [x["token_ids"].shape for x, y, weight in tfft.batches(rows, ["token_ids"], 2)]

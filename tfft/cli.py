@@ -1,20 +1,18 @@
 """The command line: parses, calls one function, prints. Nothing heavy is imported before a verb runs."""
 
 import argparse
-import contextlib
 import dataclasses
-import errno
 import json
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tfft import MESSAGES, __version__
+from tfft import MESSAGES, __version__, console
 from tfft.catalog import CATALOG
-from tfft.errors import InvalidValueError, TfftError
+from tfft.defaults import FROZEN, THAWED
+from tfft.errors import InvalidValueError
 from tfft.recipe import Recipe, from_mapping, kinds_of, read_recipe
 from tfft.tasks import TASKS
 
@@ -27,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        with _logging(options):
+        with console.log_to_stderr(options.quiet):
             return int(options.verb(options) or 0)
     except KeyboardInterrupt:
         return _failed("interrupted; nothing was kept")
@@ -37,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        return _failed(_one_line(error))
+        return _failed(console.one_line(error))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,6 +99,8 @@ def _add_recipe_flags(sub: argparse.ArgumentParser) -> None:
             sub.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
             continue
         shown = f" (default {field.default})" if field.default not in (None, "", ()) else ""
+        if field.name in FROZEN:
+            shown = f" (default {FROZEN[field.name]}; {THAWED[field.name]} when the backbone learns)"
         kind = int if int in kinds else float if float in kinds else _comma_list if tuple in kinds else str
         sub.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=field.name.upper(), help=text + shown)
 
@@ -120,16 +120,16 @@ def _train(options: argparse.Namespace) -> None:
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Recipe) if hasattr(options, f.name)}
     settings = (read_recipe(options.config) if options.config else {}) | given
     recipe = from_mapping(settings, options.config or "tfft train")
-    _load_tensorflow(options.debug)
+    console.load_tensorflow(options.debug)
     from tfft.pipeline import train
 
     folder = train(recipe)
-    _print_score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
+    console.score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
     print(f"run folder: {folder}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    _load_tensorflow(options.debug)
+    console.load_tensorflow(options.debug)
     from tfft.pipeline import evaluate_run
     from tfft.runs import load_run
 
@@ -139,13 +139,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(scores, ensure_ascii=False, indent=2))
     else:
-        _print_scores(options.data, scores)
+        console.scores(options.data, scores)
 
 
 def _predict(options: argparse.Namespace) -> None:
     if not options.texts and not options.data:
         raise InvalidValueError("nothing to predict: give texts, or a file with --data FILE")
-    _load_tensorflow(options.debug)
+    console.load_tensorflow(options.debug)
     from tfft.pipeline import predict_texts, read_texts
     from tfft.runs import load_run
 
@@ -154,11 +154,11 @@ def _predict(options: argparse.Namespace) -> None:
     if options.data:
         texts += read_texts(run, options.data, options.text, encoding=options.encoding, bad_rows=options.bad_rows)
     for text, answer in zip(texts, predict_texts(run, texts), strict=True):
-        _print_answer(text, answer, options.json)
+        console.answer(text, answer, options.json)
 
 
 def _export(options: argparse.Namespace) -> None:
-    _load_tensorflow(options.debug)
+    console.load_tensorflow(options.debug)
     from tfft.export import export_saved_model
     from tfft.runs import load_run
 
@@ -166,15 +166,15 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _quickstart(options: argparse.Namespace) -> None:
-    _load_tensorflow(options.debug)
+    console.load_tensorflow(options.debug)
     from tfft.pipeline import predict_texts, train
     from tfft.runs import load_run
 
     out = Path(options.out) if options.out else _free(Path("runs/quickstart"))
     folder = train(Recipe(data=str(MESSAGES), out=str(out)))
-    _print_score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
+    console.score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
     for text, answer in zip(QUICKSTART_TEXTS, predict_texts(load_run(folder), QUICKSTART_TEXTS), strict=True):
-        _print_answer(text, answer, as_json=False)
+        console.answer(text, answer)
     print(f"run folder: {folder}\nnext:       tfft predict {folder} 'your own text'\n            tfft train --help")
 
 
@@ -187,110 +187,29 @@ def _free(path: Path) -> Path:
 
 
 def _backbones(options: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from tfft.backbones import on_this_machine
 
-    table = Table(box=None, header_style="bold")
-    for column in ("name", "family", "languages", "parameters", "on disk", "licence", "here", "good for"):
-        table.add_column(column, justify="right" if column in ("parameters", "on disk") else "left")
-    for name, entry in CATALOG.items():
-        here = "yes" if on_this_machine(name) else "no"
-        size = (f"{entry.millions:.1f} M", f"{entry.megabytes} MB")
-        table.add_row(name, entry.family, entry.languages, *size, entry.licence, here, entry.good_for)
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    console.print(table)
+    rows = [
+        (
+            name,
+            entry.family,
+            entry.languages,
+            f"{entry.millions:.1f} M",
+            f"{entry.megabytes} MB",
+            entry.licence,
+            "yes" if on_this_machine(name) else "no",
+            entry.good_for,
+        )
+        for name, entry in CATALOG.items()
+    ]
+    columns = ("name", "family", "languages", "parameters", "on disk", "licence", "here", "good for")
+    console.table(columns, rows, right=("parameters", "on disk"))
     print("Any KerasHub text preset, hf://owner/name, kaggle://... or folder works as well.")
 
 
 def _tasks(options: argparse.Namespace) -> None:
     for name, summary in TASKS.items():
         print(f"{name}  {summary}")
-
-
-def _print_score_card(metrics: dict[str, Any]) -> None:
-    for split in ("validation", "test"):
-        _print_scores(f"{split} ({metrics['rows'][split]} rows)", metrics[split])
-    print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items()))
-
-
-def _print_scores(title: str, scores: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    print(
-        f"\n{title}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in ("accuracy", "f1_macro", "mcc", "log_loss"))
-    )
-    if title.startswith("validation"):
-        return
-    table = Table(box=None, header_style="bold")
-    for column in ("label", "precision", "recall", "f1", "rows"):
-        table.add_column(column, justify="left" if column == "label" else "right")
-    for name, row in scores["per_class"].items():
-        table.add_row(name, *(f"{row[column]:.3f}" for column in ("precision", "recall", "f1")), str(row["rows"]))
-    console = Console()
-    console.print(table, markup=False, highlight=False)
-
-
-def _print_answer(text: str, answer: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"text": text, **answer}, ensure_ascii=False))
-        return
-    short = " ".join(text.split())
-    short = short if len(short) <= 80 else f"{short[:77]}..."
-    best = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[1:3]
-    others = ", ".join(f"{name} {p:.2f}" for name, p in best)
-    print(f"{answer['label']}  {answer['score']:.3f}  ({others})  {short}")
-
-
-@contextlib.contextmanager
-def _logging(options: argparse.Namespace) -> Iterator[None]:
-    from tfft.progress import show_progress
-
-    class Stderr(logging.StreamHandler[Any]):
-        def emit(self, record: logging.LogRecord) -> None:
-            self.stream = sys.stderr  # looked up each time: a progress bar may stand in front of it
-            super().emit(record)
-
-    handler = Stderr()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("tfft")
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
-    try:
-        with contextlib.nullcontext() if options.quiet else show_progress():
-            yield
-    finally:
-        logger.removeHandler(handler)
-
-
-def _load_tensorflow(debug: bool) -> None:
-    """Import TensorFlow with the start-up messages of its C++ side kept off the screen; `--debug` shows them."""
-    if debug:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)  # they are written to the file descriptor before any setting is read
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"no space left on the disk{f' while writing {error.filename}' if error.filename else ''}; nothing was kept"
-        )
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, TfftError):
-        return text
-    return f"{type(error).__name__}: {text[:400]} (--debug shows where)"
 
 
 def _failed(message: str) -> int:

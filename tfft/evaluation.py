@@ -9,9 +9,9 @@ import pandas as pd
 import tensorflow as tf
 
 from tfft.batching import batches, plan
+from tfft.examples import Examples, lengths
 from tfft.progress import work
-from tfft.tasks.task import Examples, Facts, Scores, Task
-from tfft.tokenizing import lengths
+from tfft.tasks.task import Facts, Scores, Task
 
 
 def predict(model: keras.Model, rows: Examples, *, batch_size: int = 64, description: str = "predicting") -> Any:

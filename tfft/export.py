@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfft import tokenizing
 from tfft.errors import InvalidValueError
+from tfft.examples import dense_inputs
 from tfft.runs import Run, new_folder
 
 
@@ -60,7 +61,7 @@ def serving_function(model: keras.Model, tokenizer: Any, max_length: int, cleani
     def answer(text: tf.Tensor) -> Any:
         ids = tokenizing.truncate(tokenizing.token_ids(tokenizer, text, cleaning), max_length, end)
         x, padding = tokenizing.inputs_of(ids, tokenizer)
-        return model(tokenizing.dense_inputs(x, padding, names), training=False)
+        return model(dense_inputs(x, padding, names), training=False)
 
     return answer
 

@@ -14,13 +14,14 @@ import tensorflow as tf
 
 from tfft import backbones, data, plots, runs, tokenizing
 from tfft.evaluation import evaluate, predict
+from tfft.examples import Examples, lengths
 from tfft.freezing import freeze
 from tfft.reading import Source
 from tfft.recipe import Recipe, as_json, from_mapping, resolve
 from tfft.runs import Run
 from tfft.seeding import set_seed
 from tfft.tasks import get_task
-from tfft.tasks.task import Answer, Examples, Facts, Scores, Task
+from tfft.tasks.task import Answer, Facts, Scores, Task
 from tfft.training import as_columns, fit
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         folder = backbones.resolve(recipe.backbone)
         backbone, tokenizer = backbones.load_backbone(folder)
         freeze(backbone, recipe.freeze)
+        runs.check_space(recipe.out, backbone)
     with _timed(seconds, "prepare"):
         repeated = data.duplicates(splits, task.target)
         log.info("rows: %s; exact duplicates: %s", _listed({n: len(r) for n, r in splits.items()}), _listed(repeated))
@@ -149,7 +151,7 @@ def _encode(splits: data.Splits, task: Task, tokenizer: Any, facts: Facts, recip
 
 def _resolved(recipe: Recipe, backbone: Any, folder: Path, train: Examples) -> Recipe:
     limit = getattr(backbone, "max_sequence_length", None)
-    longest = tokenizing.choose_length(tokenizing.lengths(train.x), limit)
+    longest = tokenizing.choose_length(lengths(train.x), limit)
     recipe = resolve(recipe, frozen=not backbone.trainable_variables, max_length=longest)
     if recipe.pooling == "trained":
         has_pooler = isinstance(backbone.output, dict) and "pooled_output" in backbone.output
@@ -168,7 +170,7 @@ def _truncated(
         if counts[name]:
             log.info(
                 "%s: %d of %d rows are longer than %d tokens and were cut (the longest has %d)",
-                *(name, counts[name], len(rows.y), max_length, tokenizing.lengths(rows.x).max()),
+                *(name, counts[name], len(rows.y), max_length, lengths(rows.x).max()),
             )
     return cut, counts
 

@@ -80,6 +80,17 @@ def refuse_existing(path: str | os.PathLike[str]) -> None:
         raise InvalidValueError(f"{os.fspath(path)} exists already. Choose another folder, or remove it")
 
 
+def check_space(path: str | os.PathLike[str], model: keras.Model) -> None:
+    """Raise if the disk cannot hold the model's weights: better before the training than after it."""
+    place = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+    free, needed = shutil.disk_usage(place).free, 4 * model.count_params() + 2**20
+    if free < needed:
+        raise InvalidValueError(
+            f"{place} has {free / 2**20:.1f} MB left, a run of this backbone takes about {needed / 2**20:.1f} MB. "
+            "Make room, or choose another --out"
+        )
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -6,15 +6,15 @@ TensorFlow Serving 2.13 to 2.19 does not know (docs/architecture.md).
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfft.cleaning import clean
+from tfft.examples import Examples, lengths
 from tfft.progress import track
-from tfft.tasks.task import Examples
 
 CHUNK = 512  # texts tokenised by one graph call: large enough to amortise the call, small enough to show progress
 
@@ -56,18 +56,6 @@ def truncate(ids: tf.RaggedTensor, max_length: int, end: int | None) -> tf.Ragge
     return cut.with_flat_values(tf.tensor_scatter_nd_update(cut.flat_values, last[:, tf.newaxis], ends))
 
 
-def dense_inputs(
-    x: dict[str, Any], padding: dict[str, int], names: Collection[str], length: Any = None
-) -> dict[str, Any]:
-    """Pad a batch: the inputs called `names`, dense (batch, length); to the longest row when `length` is None."""
-    shape = None if length is None else tf.stack([-1, tf.cast(length, tf.int64)])
-    return {
-        name: x[name].to_tensor(padding[name], shape=shape) if isinstance(x[name], tf.RaggedTensor) else x[name]
-        for name in x
-        if name in names
-    }
-
-
 def inputs_of(ids: tf.RaggedTensor, tokenizer: Any) -> tuple[dict[str, tf.RaggedTensor], dict[str, int]]:
     """The inputs KerasHub backbones take, for single texts, and the values that pad them."""
     x = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "segment_ids": tf.zeros_like(ids)}
@@ -88,12 +76,6 @@ def encode(
 def _graph(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
     signature = [tf.TensorSpec([None], tf.string)]
     return tf.function(lambda texts: token_ids(tokenizer, texts, cleaning), input_signature=signature)
-
-
-def lengths(x: dict[str, Any]) -> np.ndarray:
-    """Tokens in each row: the longest of its ragged inputs, (rows,); zeros where nothing is ragged."""
-    ragged = [value.row_lengths().numpy() for value in x.values() if isinstance(value, tf.RaggedTensor)]
-    return np.max(ragged, axis=0) if ragged else np.zeros(len(next(iter(x.values()))), int)
 
 
 def choose_length(row_lengths: np.ndarray, limit: int | None, quantile: float = 0.99) -> int:

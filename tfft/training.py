@@ -12,9 +12,9 @@ from tfft.batching import batches
 from tfft.defaults import defaults
 from tfft.errors import FreezeError, InvalidValueError
 from tfft.evaluation import predict
+from tfft.examples import Examples
 from tfft.progress import Advance, work
 from tfft.seeding import is_seed, seed_layers
-from tfft.tasks.task import Examples
 
 log = logging.getLogger(__name__)
 

@@ -2,30 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tfft.examples import Examples
+
 Facts = dict[str, Any]  # plain data that JSON can hold; what the training rows fix, saved with the run
 Answer = dict[str, Any]  # one row's answer in Python values
 Scores = dict[str, Any]  # metric name -> number; tables of numbers are allowed
-
-
-class Examples(NamedTuple):
-    """Rows as a model takes them, tokenised once and not yet padded; row order is the DataFrame's.
-
-    Attributes:
-        x: input name -> `tf.RaggedTensor` (rows, None) or array (rows, ...). May hold inputs a model does not take.
-        y: targets, array (rows, ...).
-        weight: sample weights, float32 array (rows,).
-        padding: input name -> value that fills a shorter row of a batch.
-    """
-
-    x: dict[str, Any]
-    y: np.ndarray
-    weight: np.ndarray
-    padding: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)

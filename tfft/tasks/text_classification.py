@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from tfft import metrics, tokenizing
 from tfft.errors import DataError, InvalidValueError
+from tfft.examples import Examples
 from tfft.heads import softmax_head
-from tfft.tasks.task import Answer, Examples, Facts, Scores, Task
+from tfft.tasks.task import Answer, Facts, Scores, Task
 
 TEXT = ("sentence", "review", "content", "comment", "message", "document", "body", "utterance", "query", "question")
 LABEL = ("category", "class", "target", "intent", "sentiment", "topic", "tag", "labels", "y")

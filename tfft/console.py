@@ -1,0 +1,113 @@
+"""What the command line shows: tables, score cards, answers, log lines, and one line for an error."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from tfft.errors import TfftError
+
+HEADLINE = ("accuracy", "f1_macro", "mcc", "log_loss")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
+    """Print a table; columns in `right` are aligned so."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold")
+    for column in columns:
+        shown.add_column(column, justify="right" if column in right else "left")
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    if not console.is_terminal:  # a file has no width to fold to
+        console = Console(width=200)
+    console.print(shown, markup=False, highlight=False)
+
+
+def score_card(metrics: dict[str, Any]) -> None:
+    """Print a run's metrics: the validation rows in a line, the test rows label by label."""
+    headline(f"validation ({metrics['rows']['validation']} rows)", metrics["validation"])
+    scores(f"test ({metrics['rows']['test']} rows)", metrics["test"])
+    print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items()))
+
+
+def headline(title: str, values: dict[str, Any]) -> None:
+    """Print the metrics one looks at first."""
+    print(f"{title}: " + ", ".join(f"{name} {values[name]:.4f}" for name in HEADLINE))
+
+
+def scores(title: str, values: dict[str, Any]) -> None:
+    """Print the headline, then each label's precision, recall and F1."""
+    headline(title, values)
+    rows = [
+        (name, *(f"{row[column]:.3f}" for column in ("precision", "recall", "f1")), str(row["rows"]))
+        for name, row in values["per_class"].items()
+    ]
+    table(("label", "precision", "recall", "f1", "rows"), rows, right=("precision", "recall", "f1", "rows"))
+
+
+def answer(text: str, given: dict[str, Any], as_json: bool = False) -> None:
+    """Print one answer: label, score, the next best, and the beginning of the text."""
+    if as_json:
+        print(json.dumps({"text": text, **given}, ensure_ascii=False))
+        return
+    short = " ".join(text.split())
+    short = short if len(short) <= 80 else f"{short[:77]}..."
+    best = sorted(given["probabilities"].items(), key=lambda item: -item[1])[1:3]
+    others = ", ".join(f"{name} {p:.2f}" for name, p in best)
+    print(f"{given['label']}  {given['score']:.3f}  ({others})  {short}")
+
+
+@contextlib.contextmanager
+def log_to_stderr(quiet: bool) -> Iterator[None]:
+    """Show tfft's log and progress on stderr; warnings only if quiet."""
+    from tfft.progress import show_progress
+
+    class Stderr(logging.StreamHandler[Any]):
+        def emit(self, record: logging.LogRecord) -> None:
+            self.stream = sys.stderr  # looked up each time: a progress bar may stand in front of it
+            super().emit(record)
+
+    handler = Stderr()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("tfft")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        with contextlib.nullcontext() if quiet else show_progress():
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def load_tensorflow(debug: bool) -> None:
+    """Import TensorFlow with the start-up messages of its C++ side kept off the screen; `--debug` shows them."""
+    if debug:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # they are written to the file descriptor before any setting is read
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as the one line a user is shown."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    # the libraries that write weights put the system's error into words of their own
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text or "StorageFull" in text:
+        return "no space left on the disk; nothing was kept"
+    if isinstance(error, TfftError):
+        return text
+    return f"{type(error).__name__}: {text[:400]} (--debug shows where)"
