@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 
 # Everything a pull request needs: lint, types, tests. Under 10 minutes on 2 cores.
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 # The rest: accuracies on public data sets, the wheel in an empty environment, the notebook. Up to an hour on 2 cores.
 test-slow: $(VENV)/.installed-test

@@ -210,27 +210,12 @@ def test_resolve_leaves_alone_what_has_no_answer() -> None:
     assert unanswered == {"validation", "test", "text", "label", "max_length", "clip_norm", "class_weight"}
 
 
-def test_defaults_table() -> None:
-    assert defaults(frozen=True) == {
-        "pooling": "blocks",
-        "dropout": 0.5,
-        "epochs": 10,
-        "batch_size": 32,
-        "learning_rate": 1e-3,
-        "warmup": 0.1,
-        "monitor": "loss",
-        "patience": 3,
-    }
-    assert defaults(frozen=False) == {
-        "pooling": "trained",
-        "dropout": 0.1,
-        "epochs": 3,
-        "batch_size": 32,
-        "learning_rate": 5e-5,
-        "warmup": 0.1,
-        "monitor": "accuracy",
-        "patience": 2,
-    }
+def test_defaults_answer_the_same_settings_for_both_kinds_of_training() -> None:
+    unset = {name for name, value in as_json(Recipe(**NEEDED)).items() if value is None}
+    assert set(FROZEN) == set(THAWED) == unset - {"validation", "test", "text", "label", "max_length", "class_weight"}
+    assert FROZEN["learning_rate"] > 10 * THAWED["learning_rate"]  # a thawed backbone forgets at large steps
+    assert FROZEN["epochs"] > THAWED["epochs"]
+    assert (FROZEN["pooling"], THAWED["pooling"]) == ("blocks", "trained")
 
 
 @pytest.mark.parametrize("frozen", [True, False])
