@@ -4,16 +4,27 @@ Importing this package loads neither TensorFlow nor Keras; the first use of a na
 """
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
 from tfft._stack import check_stack, choose_keras_backend
 from tfft._version import VERSION
+from tfft.errors import StackError
 
 __version__ = VERSION
 
-check_stack()
-choose_keras_backend()
+try:
+    check_stack()
+    choose_keras_backend()
+except StackError as error:
+    if Path(sys.argv[0]).name in (
+        "tfft",
+        "-m",
+    ):  # `tfft ...` and `python -m tfft.cli ...` end in a line, not a traceback
+        sys.stderr.write(f"tfft: {error}\n")
+        raise SystemExit(2) from None
+    raise
 
 # The embedded data: customer messages in six classes, a folder of train, validation and test files.
 MESSAGES = Path(__file__).with_name("messages")

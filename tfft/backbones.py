@@ -98,6 +98,8 @@ def resolve(name: str | os.PathLike[str] = DEFAULT) -> Path:
             return _checked_folder(place / text)
     if text == DEFAULT:
         return _default_backbone()
+    if text in CATALOG and (cache_folder() / "backbones" / text).is_dir():
+        return _checked_folder(cache_folder() / "backbones" / text)
     if "://" in text:
         return _from_hub(text)
     if text in CATALOG:

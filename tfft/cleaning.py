@@ -23,7 +23,9 @@ _ENTITIES = (
     ("&(?:mdash|#8212);", "\N{EM DASH}"),
     ("&(?:ndash|#8211);", "\N{EN DASH}"),
     ("&(?:hellip|#8230);", "..."),
-    ("&#?[A-Za-z0-9]{2,8};", " "),
+    # any other, "amp" left out
+    ("&(?:#[A-Za-z0-9]{2,8}|[A-Za-z0-9]{2}|[A-Za-z0-9]{4,8}|[^\\Wa_][^\\W_]{2}|a[^\\Wm_][^\\W_]|am[^\\Wp_]);", " "),
+    ("&amp;", "&"),
 )
 
 
@@ -36,7 +38,7 @@ def html(text: tf.Tensor) -> tf.Tensor:
     """Drop tags such as `<br />` and decode the common entities."""
     text = tf.strings.regex_replace(text, r"</?[A-Za-z][^<>]*>", " ")
     # "&amp;lt;" is a text about HTML, so the ampersand itself is decoded last.
-    for pattern, replacement in (*_ENTITIES[:-1], ("&amp;", "&"), _ENTITIES[-1]):
+    for pattern, replacement in _ENTITIES:
         text = tf.strings.regex_replace(text, pattern, replacement)
     return text
 
@@ -48,7 +50,7 @@ def control(text: tf.Tensor) -> tf.Tensor:
 
 def whitespace(text: tf.Tensor) -> tf.Tensor:
     """Collapse every run of white space to one space and strip both ends."""
-    return tf.strings.strip(tf.strings.regex_replace(text, r"[\s\pZ]+", " "))
+    return tf.strings.strip(tf.strings.regex_replace(text, r"[\s\v\pZ]+", " "))
 
 
 def stopwords(text: tf.Tensor) -> tf.Tensor:
@@ -56,7 +58,11 @@ def stopwords(text: tf.Tensor) -> tf.Tensor:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     words = "|".join(sorted(ENGLISH_STOP_WORDS, key=lambda w: (-len(w), w)))
-    return whitespace(tf.strings.regex_replace(text, rf"(?i)\b(?:{words})\b", " "))
+    # RE2's \b knows ASCII letters only: each word is set off by spaces, and looked for between characters of no word.
+    edge = r"[^\pL\pM\pN_]"
+    for _ in range(2):  # neighbours share the character between them
+        text = tf.strings.regex_replace(text, rf"(?i)(^|{edge})(?:{words})($|{edge})", r"\1\2")
+    return whitespace(text)
 
 
 CLEANERS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {

@@ -119,7 +119,7 @@ def _comma_list(text: str) -> tuple[str, ...]:
 def _train(options: argparse.Namespace) -> None:
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Recipe) if hasattr(options, f.name)}
     settings = (read_recipe(options.config) if options.config else {}) | given
-    recipe = from_mapping(settings, options.config or "tfft train")
+    recipe = from_mapping(settings, options.config)
     console.load_tensorflow(options.debug)
     from tfft.pipeline import train
 

@@ -71,7 +71,7 @@ def load_data(
     for name in SPLITS:
         if name in found:
             rows = _select(found[name], chosen, name)
-            if name != "train" and rows[task.target].isna().all():
+            if name != "train" and task.check(rows)[0][task.target].isna().all():
                 log.warning("the %s rows have no %s at all (as public test sets often do): left out", name, task.target)
                 continue
             splits[name] = _usable(rows, task, name, bad_rows)
@@ -107,7 +107,8 @@ def find_columns(
             raise DataError(f"no column {name!r}. The columns are: {', '.join(have)}")
         if name is None:
             lower = {h.lower(): h for h in reversed(have)}
-            name = next((lower[a] for a in (column, *aliases) if a in lower and lower[a] not in found.values()), None)
+            taken = {*found.values(), *given.values()}
+            name = next((lower[a] for a in (column, *aliases) if a in lower and lower[a] not in taken), None)
         if name is None:
             raise DataError(
                 f"found no {column} column; the columns are: {', '.join(have)}. "
@@ -119,6 +120,7 @@ def find_columns(
 
 
 def _select(frame: pd.DataFrame, columns: Mapping[str, str], split: str) -> pd.DataFrame:
+    frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     missing = [name for name in columns.values() if name not in frame.columns]
     if missing:
         raise DataError(
@@ -167,16 +169,17 @@ def hold_out(rows: pd.DataFrame, shares: Mapping[str, float], by: str | None, se
     classes = rows[by].to_numpy() if by else np.zeros(len(rows), int)
     generator = np.random.default_rng(seed)
     split_of: dict[Any, str] = {}
-    for label in sorted(set(classes[unique]), key=str):
+    for label in sorted(set(classes), key=str):
         members = np.flatnonzero(unique & (classes == label))
         if len(members) <= len(shares):
+            what, remedy = (f"{by} {label!r}", "remove the class, ") if by else ("the data", "")
             raise DataError(
-                f"{by or 'the data'} {label!r} has {len(members)} different row(s); holding out {' and '.join(shares)} "
-                f"needs at least {len(shares) + 1}. Add rows, remove the class, or give --validation and --test files"
+                f"{what} has {len(members)} different row(s); holding out {' and '.join(shares)} "
+                f"needs at least {len(shares) + 1}. Add rows, {remedy}or give --validation and --test files"
             )
-        members = generator.permutation(members)
-        for name, share in shares.items():
-            count = max(1, round(share * len(members)))
+        members, total = generator.permutation(members), len(members)
+        for others, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+            count = min(max(1, round(share * total)), len(members) - others)  # the splits still to come get a row each
             taken, members = members[:count], members[count:]
             split_of.update((inputs[i], name) for i in taken)
     names = np.array([split_of.get(key, "train") for key in inputs])

@@ -11,7 +11,7 @@ FROZEN: dict[str, Any] = {
     "learning_rate": 1e-3,
     "warmup": 0.1,
     "monitor": "loss",
-    "patience": 3,
+    "patience": 10,  # an epoch costs a second, and while the rate is high the loss is too noisy to stop by
 }
 
 # Some of the backbone learns: small steps, few passes, or the pretrained weights are forgotten.

@@ -61,10 +61,10 @@ def read(source: Source, encoding: str = "utf-8") -> pd.DataFrame:
         frame, name = _read_dataset(source), "the Dataset"
     elif isinstance(source, Mapping):
         frame, name = _from_columns(source), "the columns"
+    elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
+        frame, name = _from_rows(source), "the list"
     elif isinstance(source, tuple) and len(source) == 2:
         frame, name = _from_columns({"text": source[0], "label": source[1]}), "the (texts, labels) pair"
-    elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        frame, name = pd.DataFrame(list(source)), "the list"
     else:
         raise DataError(
             "expected a file, 'tfds:name', DataFrame, dict of columns, list of dicts, (texts, labels) or Dataset. "
@@ -111,8 +111,10 @@ def _read_delimited(path: Path, encoding: str, delimiter: str) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(_text_of(path, encoding), newline=""), delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        header, rows = next(reader, []), []
+        header: list[str] = next((row for row in reader if row), [])
+        rows, begins = [], reader.line_num + 1
         for row in reader:
+            begins = reader.line_num + 1
             if not row:
                 continue  # a blank line
             if len(row) != len(header):
@@ -122,6 +124,8 @@ def _read_delimited(path: Path, encoding: str, delimiter: str) -> pd.DataFrame:
                 )
             rows.append(row)
     except csv.Error as error:
+        if "end of data" in str(error):
+            raise DataError(f"{path}, line {begins}: a quoted field begins here and is never closed") from None
         raise DataError(
             f"{path}, line {reader.line_num}: {error}. Quotes inside a quoted field must be doubled"
         ) from None
@@ -142,6 +146,10 @@ def _read_jsonl(path: Path, encoding: str) -> pd.DataFrame:
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
         rows.append(row)
+    return _from_rows(rows)
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     # Column by column, as objects: pandas would turn 1 and a missing value into 1.0 and NaN.
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
@@ -159,11 +167,13 @@ def _read_parquet(path: Path, encoding: str) -> pd.DataFrame:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from None
+        with pyarrow.parquet.ParquetFile(path) as file:  # read_table stumbles over repeated names
+            table = file.read()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {' '.join(str(error).split())}") from None
     # Through Python objects: an integer column with a null must not become floats.
-    return pd.DataFrame({n: pd.Series(table.column(n).to_pylist(), dtype=object) for n in table.column_names})
+    columns = [pd.Series(column.to_pylist(), dtype=object) for column in table.columns]
+    return pd.concat(columns, axis=1, keys=table.column_names)
 
 
 _READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
@@ -189,6 +199,9 @@ def _read_folder(folder: Path, encoding: str) -> dict[str, pd.DataFrame]:
 
 
 def _from_columns(columns: Mapping[str, Any]) -> pd.DataFrame:
+    for name, values in columns.items():
+        if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+            raise DataError(f"column {name!r}: expected a sequence of values. Received: {type(values).__name__}")
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"columns of different lengths: {lengths}. Expected as many values in each")
@@ -196,6 +209,8 @@ def _from_columns(columns: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _read_dataset(dataset: Any) -> pd.DataFrame:
+    if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise DataError("the Dataset never ends: remove its repeat()")
     rows = [row for element in dataset.as_numpy_iterator() for row in _rows_of(element)]
     return pd.DataFrame(rows, dtype=object)
 
@@ -203,6 +218,12 @@ def _read_dataset(dataset: Any) -> pd.DataFrame:
 def _rows_of(element: Any) -> Iterator[dict[str, Any]]:
     """The rows of one dataset element: a dict or a (text, label) pair, of scalars or of a batch."""
     if isinstance(element, tuple) and len(element) >= 2:
+        ranks = [getattr(value, "ndim", 0) for value in element[:2]]
+        if ranks not in ([0, 0], [1, 1]):
+            raise DataError(
+                "expected a Dataset of (text, label) with one label a row. Received labels of shape "
+                f"{element[1].shape}. One-hot labels become numbers with tf.argmax(label, axis=-1)"
+            )
         element = {"text": element[0], "label": element[1]}
     if not isinstance(element, Mapping):
         raise DataError(f"expected a Dataset of dicts or of (text, label). Received elements: {type(element).__name__}")
@@ -224,7 +245,7 @@ def _read_tfds(source: str) -> dict[str, pd.DataFrame]:
     name = source.removeprefix("tfds:")
     try:
         datasets, info = tfds.load(name, with_info=True)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last: unknown version
         raise NotFoundError(f"TensorFlow Datasets has no data set {name!r}: {str(error).splitlines()[0]}") from None
     except OSError as error:  # requests' and urllib's connection errors are OSErrors
         raise DataError(

@@ -36,7 +36,7 @@ def _setting(default: Any, text: str, rule: Rule | None = None) -> Any:
 _SHARE = Rule(lambda v: 0 < v < 1, "above 0 and below 1")
 _RATE = Rule(lambda v: 0 <= v < 1, "0 or more and below 1")
 _COUNT = Rule(lambda v: v >= 1, "1 or more")
-_POSITIVE = Rule(lambda v: v > 0, "above 0")
+_POSITIVE = Rule(lambda v: 0 < v < float("inf"), "above 0")
 _NOT_NEGATIVE = Rule(lambda v: v >= 0, "0 or more")
 CLEANING = ("unicode", "html", "control", "whitespace", "stopwords")
 POOLING = ("trained", "mean", "cls", "max", "pooled", "blocks")
@@ -60,7 +60,7 @@ class Recipe:
     clean: tuple[str, ...] = _setting(
         (),
         f"cleaning steps, in order, with commas: {', '.join(CLEANING)}",
-        Rule(lambda v: set(v) <= set(CLEANING), f"some of: {', '.join(CLEANING)}"),
+        Rule(lambda v: all(name in CLEANING for name in v), f"some of: {', '.join(CLEANING)}"),
     )
     backbone: str = _setting("minilm-l6", "short name, preset, folder, hf://... or kaggle://...; see `tfft backbones`")
     freeze: str = _setting("all", "all, none, embeddings, a number of blocks, or names and globs of layers with commas")
@@ -118,7 +118,7 @@ def kinds_of(name: str) -> tuple[type, ...]:
     return tuple(typing.get_origin(part) or part for part in parts)
 
 
-def from_mapping(settings: Mapping[str, Any], source: str = "the recipe") -> Recipe:
+def from_mapping(settings: Mapping[str, Any], source: str | None = "the recipe") -> Recipe:
     """A recipe from plain values.
 
     Raises:
@@ -139,7 +139,7 @@ def from_mapping(settings: Mapping[str, Any], source: str = "the recipe") -> Rec
     except InvalidValueError as error:
         faults.append(str(error))
     if faults:
-        raise InvalidValueError(f"{source}: {'; '.join(faults)}")
+        raise InvalidValueError((f"{source}: " if source else "") + "; ".join(faults))
     return recipe
 
 

@@ -82,7 +82,9 @@ def refuse_existing(path: str | os.PathLike[str]) -> None:
 
 def check_space(path: str | os.PathLike[str], model: keras.Model) -> None:
     """Raise if the disk cannot hold the model's weights: better before the training than after it."""
-    place = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+    place = next(folder for folder in Path(path).absolute().parents if os.path.lexists(folder))
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InvalidValueError(f"{os.fspath(path)} cannot be made: {place} is no folder one can write to")
     free, needed = shutil.disk_usage(place).free, 4 * model.count_params() + 2**20
     if free < needed:
         raise InvalidValueError(
@@ -133,9 +135,15 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         what = "no such folder" if not path.is_dir() else f"it has no {missing[0]}"
         raise NotFoundError(f"{path} is not a run of tfft: {what}. `tfft train --out {path}` makes one")
     config, facts = read_json(path / "config.json"), read_json(path / "facts.json")
+    for name in ("task", "pooling", "dropout", "max_length", "clean"):
+        if name not in config:
+            raise InvalidValueError(f"{path / 'config.json'} has no {name!r}: it is not the file training wrote")
     task = get_task(config["task"])
     backbone, tokenizer = load_backbone(path / "preset")
-    outputs = task.head(backbone, facts, pooling=config["pooling"], dropout=config["dropout"])
+    try:
+        outputs = task.head(backbone, facts, pooling=config["pooling"], dropout=config["dropout"])
+    except (KeyError, TypeError) as error:
+        raise InvalidValueError(f"{path / 'facts.json'} is not the file training wrote: {error}") from None
     model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
     try:
         _set_head_weights(model, backbone, load_file(path / "head.safetensors"))

@@ -20,7 +20,7 @@ LABEL = ("category", "class", "target", "intent", "sentiment", "topic", "tag", "
 
 def check(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Texts as strings, labels as names; which rows have no text or no label."""
-    text = pd.Series([None if pd.isna(value) else str(value) for value in rows["text"]], dtype=object)
+    text = pd.Series([None if pd.isna(value) else _string(value) for value in rows["text"]], dtype=object)
     faults = {
         "have no text": text.isna().to_numpy(),
         "have an empty text": np.array([value is not None and not value.strip() for value in text], bool),
@@ -38,13 +38,23 @@ def label_name(value: Any) -> str | None:
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
-    return str(value).strip() or None
+    return _string(value).strip() or None
+
+
+def _string(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _rank(name: str) -> tuple[bool, int, str]:
+    """Whole numbers first, by their value."""
+    number = name.removeprefix("-").isdecimal()
+    return not number, int(name) if number else 0, name
 
 
 def learn(rows: pd.DataFrame) -> Facts:
     """The label names in order, and how many rows each has."""
     counts = rows["label"].value_counts()
-    names = sorted(counts.index, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    names = sorted(counts.index, key=_rank)
     if len(names) < 2:
         raise DataError(
             f"all {len(rows)} training rows have the label {names[0]!r}. Classification needs at least two labels"
