@@ -47,7 +47,8 @@ def test_readmes_commands_run(minilm: Path, tmp_path: Path) -> None:
     for split, name in (("train", "T"), ("validation", "V"), ("test", "E")):
         shutil.copy(tfft.MESSAGES / f"{split}.csv", tmp_path / f"{name}.csv")
     text = (ROOT / "README.md").read_text("utf-8")
-    block = next(block for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL) if "tfft train" in block)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    block = next(block for language, block in fences if not language and "tfft train" in block)
     script = "set -e\n" + f'tfft() {{ "{sys.executable}" -m tfft.cli "$@"; }}\n' + block
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Split a model at its frozen boundary. What is frozen gives the same output in every epoch."""
 
 import inspect
+import itertools
 from typing import Any
 
 import keras
@@ -8,21 +9,25 @@ import keras
 from tfft import graph
 
 
-@keras.saving.register_keras_serializable(package="tfft")
 class InferenceMode(keras.layers.Layer):
     """Calls a layer with `training=False` whatever the outer call says.
 
     `trainable=False` alone does not silence dropout in Keras.
+
+    Args:
+        layer: what is called.
+        arguments: its arguments that are no tensors; Keras cannot record them beside tensors in `**kwargs`.
     """
 
-    def __init__(self, layer: Any, **kwargs: Any) -> None:
+    def __init__(self, layer: Any, arguments: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.layer = layer
+        self.arguments = arguments or {}
         self.built = True
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, *args: Any, **tensors: Any) -> Any:
         """The layer's own output, in inference mode."""
-        return self.layer(*args, **kwargs, training=False)
+        return self.layer(*args, **tensors, **self.arguments, training=False)
 
 
 def split(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:
@@ -70,12 +75,18 @@ def _is_hot(operation: Any) -> bool:
 
 
 def _suffix(model: keras.Model, start: dict[int, Any], cold: set[int], inputs: Any) -> keras.Model:
-    wrapped: dict[int, Any] = {}  # a layer called twice is wrapped once
+    numbers = itertools.count()
 
     def call(operation: Any) -> Any:
         if getattr(operation, "trainable", True) or "training" not in inspect.signature(operation.call).parameters:
             return operation
-        return wrapped.setdefault(id(operation), InferenceMode(operation, name=f"inference_{operation.name}"))
+
+        def in_inference_mode(*args: Any, **kwargs: Any) -> Any:
+            plain = {name: value for name, value in kwargs.items() if not keras.utils.is_keras_tensor(value)}
+            tensors = {name: value for name, value in kwargs.items() if name not in plain}
+            return InferenceMode(operation, plain, name=f"inference_{next(numbers)}")(*args, **tensors)
+
+        return in_inference_mode
 
     tensors = graph.replay(model, start, skip=lambda node: all(id(t) in cold for t in node.outputs), call=call)
     outputs = keras.tree.map_structure(lambda t: tensors[id(t)], graph.output_structure(model))
