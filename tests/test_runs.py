@@ -81,6 +81,13 @@ def test_a_config_repeats_the_run(folder: Path, tmp_path: Path) -> None:
     assert (folder / "head.safetensors").read_bytes() == (again / "head.safetensors").read_bytes()
 
 
+def test_in_python_a_path_and_a_number_of_blocks_will_do(folder: Path, presets: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"{w} film {n},{w}\n" for w in ("good", "bad") for n in range(4)), "utf-8")
+    again = tfft.train(data=rows, out=tmp_path / "blocks", backbone=presets("bert"), freeze=1, epochs=1)
+    assert json.loads((again / "config.json").read_text("utf-8"))["freeze"] == "1"
+
+
 def test_a_runs_preset_is_a_backbone(folder: Path) -> None:
     backbone, tokenizer = tfft.load_backbone(folder / "preset")
     assert tokenizer.vocabulary_size() <= backbone.vocabulary_size

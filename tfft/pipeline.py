@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from tfft.training import as_columns, fit
 
 log = logging.getLogger(__name__)
 
+TEXTS = ("data", "validation", "test", "out", "backbone", "freeze")
+
 
 def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     """Train as a recipe says and write the run folder.
@@ -42,7 +45,10 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     Example:
         folder = tfft.train(data="T.csv", freeze="all", out="runs/x")
     """
-    recipe = from_mapping(settings) if recipe is None else recipe
+    if recipe is None:
+        plain = (os.PathLike, int)  # a Path, a number of blocks: in Python one need not write strings
+        texts = {n: str(v) for n, v in settings.items() if n in TEXTS and isinstance(v, plain) and v is not True}
+        recipe = from_mapping(settings | texts)
     runs.refuse_existing(recipe.out)
     if recipe.deterministic:
         keras.utils.set_random_seed(recipe.seed)  # deterministic ops refuse to run unseeded
