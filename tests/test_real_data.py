@@ -47,6 +47,7 @@ def test_sms_spam_frozen(shared_data: Path, minilm: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "accuracy"), [("sst2", 0.83), ("banking77", 0.91), ("ag_news", 0.885)])
 def test_frozen(name: str, accuracy: float, shared_data: Path, minilm: Path, tmp_path: Path) -> None:
     folder = tfft.train(data=str(shared_data / name), backbone=str(minilm), freeze="all", out=str(tmp_path / "x"))
@@ -54,6 +55,7 @@ def test_frozen(name: str, accuracy: float, shared_data: Path, minilm: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_thawed_sst2(shared_data: Path, minilm: Path, tmp_path: Path) -> None:
     folder = tfft.train(
         data=str(shared_data / "sst2"), backbone=str(minilm), freeze="none", epochs=3, out=str(tmp_path / "x")

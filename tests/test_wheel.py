@@ -31,6 +31,7 @@ def test_the_wheel_holds_what_it_should(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_quickstart_from_the_wheel_alone(wheel: Path, minilm: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     binaries = tmp_path / "env" / "bin"
