@@ -1,6 +1,7 @@
 """Tiny backbones built here and loaded by path: no network, the users' own code path."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import pytest
+
+# Outputs of frozen layers go where pytest cleans up, not into the cache of who runs the tests.
+os.environ["TFFT_ACTIVATIONS"] = tempfile.mkdtemp(prefix="tfft-activations-")
 
 _LINE = (
     "the a movie film was is very not good great fine lovely bad awful poor dull i we it and . , ! plot ending story"

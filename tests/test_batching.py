@@ -22,14 +22,16 @@ def rows_of(lengths: list[int]) -> Examples:
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=200), st.integers(1, 16), st.booleans())
 def test_every_row_is_in_one_batch_that_is_long_enough(lengths: list[int], size: int, shuffled: bool) -> None:
     counts = np.array(lengths)
-    plan = batching.plan(counts, size, np.random.default_rng(0) if shuffled else None)
+    padded = batching.bucket_lengths(counts) if shuffled else counts
+    plan = batching.plan(padded, size, 2000, np.random.default_rng(0) if shuffled else None)
     assert sorted(row for rows, _ in plan for row in rows) == list(range(len(lengths)))
     for rows, length in plan:
         assert 1 <= len(rows) <= size
         assert counts[rows].max() <= length
+        assert len(rows) == 1 or len(rows) * length <= 2000
     if shuffled:
         assert len({length for _, length in plan}) <= batching.BUCKETS
-        assert len(plan) == len(batching.plan(counts, size, np.random.default_rng(9)))
+        assert len(plan) == len(batching.plan(padded, size, 2000, np.random.default_rng(9)))
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=200))

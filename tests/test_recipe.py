@@ -13,6 +13,8 @@ from tfft.defaults import FROZEN, THAWED, defaults
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.recipe import Recipe, as_json, from_mapping, kinds_of, read_recipe, resolve
 
+CACHE = {"cache_dir", "cache_limit_gb"}  # None stays None: the machine answers, and another run on another
+
 NEEDED = {"data": "T.csv", "out": "runs/x"}
 
 FULL: dict[str, Any] = {
@@ -45,6 +47,11 @@ FULL: dict[str, Any] = {
     "label_smoothing": 0.1,
     "class_weight": "balanced",
     "seed": 7,
+    "cache": "never",
+    "cache_dir": "cache",
+    "cache_limit_gb": 2.0,
+    "cache_dtype": "float32",
+    "precision": "bfloat16",
     "deterministic": True,
 }
 
@@ -207,12 +214,13 @@ def test_resolve_keeps_what_is_set(frozen: bool) -> None:
 def test_resolve_leaves_alone_what_has_no_answer() -> None:
     resolved = resolve(Recipe(**NEEDED, clip_norm=None), True)
     unanswered = {name for name, value in as_json(resolved).items() if value is None}
-    assert unanswered == {"validation", "test", "text", "label", "max_length", "clip_norm", "class_weight"}
+    assert unanswered == {"validation", "test", "text", "label", "max_length", "clip_norm", "class_weight", *CACHE}
 
 
 def test_defaults_answer_the_same_settings_for_both_kinds_of_training() -> None:
     unset = {name for name, value in as_json(Recipe(**NEEDED)).items() if value is None}
-    assert set(FROZEN) == set(THAWED) == unset - {"validation", "test", "text", "label", "max_length", "class_weight"}
+    found = {"validation", "test", "text", "label", "max_length", "class_weight", *CACHE}
+    assert set(FROZEN) == set(THAWED) == unset - found
     assert FROZEN["learning_rate"] > THAWED["learning_rate"]  # a thawed backbone forgets at large steps
     assert FROZEN["epochs"] > THAWED["epochs"]
     assert (FROZEN["pooling"], THAWED["pooling"]) == ("blocks", "trained")

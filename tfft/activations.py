@@ -1,10 +1,12 @@
 """Split a model at its frozen boundary. What is frozen gives the same output in every epoch."""
 
+import functools
 import inspect
 import itertools
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfft import graph
 
@@ -51,6 +53,11 @@ def split(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:
         >>> {name: tensor.shape for name, tensor in prefix.output.items()}
         {'frozen_0': (None, 4)}
     """
+    return _split(model, tuple(bool(v.trainable) for v in model.variables))
+
+
+@functools.lru_cache(maxsize=1)  # fit and the evaluations after it share one suffix, and what was traced of it
+def _split(model: keras.Model, flags: tuple[bool, ...]) -> tuple[keras.Model | None, keras.Model]:
     nodes = graph.nodes(model)
     cold: set[int] = set()  # tensors that are the same in every epoch
     for node in nodes:
@@ -102,4 +109,11 @@ def join(prefix: keras.Model | None, suffix: keras.Model) -> keras.Model:
 
 def is_pooled(prefix: keras.Model) -> bool:
     """Whether the frontier is one vector of fixed width per row, small enough to be kept for all rows."""
-    return all(len(t.shape) == 2 and t.shape[1] is not None for t in prefix.output.values())
+    return all(len(t.shape) == 2 and t.shape[1] is not None for t in prefix.outputs)
+
+
+@functools.lru_cache(maxsize=3)  # tracing a model takes seconds; all splits of the data share one trace
+def compiled(model: keras.Model) -> Any:
+    """The model in inference mode as one `tf.function` of dense inputs by name, whatever their shapes."""
+    signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}
+    return tf.function(lambda x: model(x, training=False), input_signature=[signature])

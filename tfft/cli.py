@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,6 +81,10 @@ def parser() -> argparse.ArgumentParser:
 
     sub = verb("quickstart", _quickstart, "train on the embedded customer messages: a first run in a minute")
     sub.add_argument("--out", help="run folder; runs/quickstart, runs/quickstart-2, ... by default")
+
+    sub = verb("cache", _cache, "list or clear the stored outputs of frozen layers")
+    sub.add_argument("action", choices=("list", "clear"), help="list what is stored, or remove it")
+    sub.add_argument("--cache-dir", metavar="DIR", help="the cache's folder; under the user's cache folder by default")
 
     verb("backbones", _backbones, "list the backbones tfft has short names for")
     verb("tasks", _tasks, "list the tasks")
@@ -205,6 +210,28 @@ def _backbones(options: argparse.Namespace) -> None:
     columns = ("name", "family", "languages", "parameters", "on disk", "licence", "here", "good for")
     console.table(columns, rows, right=("parameters", "on disk"))
     print("Any KerasHub text preset, hf://owner/name, kaggle://... or folder works as well.")
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from tfft import caching
+
+    folder = Path(options.cache_dir) if options.cache_dir else caching.default_folder()
+    if options.action == "clear":
+        print(f"{caching.clear(folder) / 1e6:,.1f} MB freed in {folder}")
+        return
+    found = caching.entries(folder)
+    rows = [
+        (
+            e.path.name[:12],
+            e.description,
+            f"{e.rows:,}",
+            f"{e.bytes / 1e6:,.1f} MB",
+            time.strftime("%F %H:%M", time.localtime(e.used)),
+        )
+        for e in found
+    ]
+    console.table(("entry", "what", "rows", "size", "last used"), rows, right=("rows", "size", "last used"))
+    print(f"{sum(e.bytes for e in found) / 1e6:,.1f} MB in {folder}")
 
 
 def _tasks(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Encoded rows: what a task's `encode` gives and what batches are made of."""
 
+import mmap
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -7,11 +8,40 @@ import numpy as np
 import tensorflow as tf
 
 
+class Ragged(NamedTuple):
+    """Rows of different lengths in one array, in memory or mapped from a file.
+
+    Attributes:
+        values: (total, ...), the rows one after another, in any order.
+        starts: (rows,), where each begins.
+        lengths: (rows,).
+        axis: which axis of a batch is as long as its rows.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    axis: int = 1
+
+
+class Shared(NamedTuple):
+    """One value for all rows, such as a table of relative positions.
+
+    Attributes:
+        value: (...), for the longest row.
+        length_axes: its axes as long as a row is; cut to the length of each batch.
+    """
+
+    value: np.ndarray
+    length_axes: tuple[int, ...]
+
+
 class Examples(NamedTuple):
     """Rows as a model takes them, tokenised once and not yet padded; row order is the DataFrame's.
 
     Attributes:
-        x: input name -> `tf.RaggedTensor` (rows, None) or array (rows, ...). May hold inputs a model does not take.
+        x: input name -> `tf.RaggedTensor` (rows, None), `Ragged`, `Shared`, or array (rows, ...). May hold inputs a
+            model does not take.
         y: targets, array (rows, ...).
         weight: sample weights, float32 array (rows,).
         padding: input name -> value that fills a shorter row of a batch.
@@ -23,16 +53,51 @@ class Examples(NamedTuple):
     padding: dict[str, int]
 
 
+def as_arrays(value: Any) -> Any:
+    """A `tf.RaggedTensor` as `Ragged`; anything else as it is, tensors as arrays."""
+    if isinstance(value, tf.RaggedTensor):
+        splits = value.row_splits.numpy()
+        return Ragged(value.flat_values.numpy(), splits[:-1], np.diff(splits))
+    return value if isinstance(value, (Ragged, Shared)) else np.asanyarray(value)
+
+
 def lengths(x: dict[str, Any]) -> np.ndarray:
     """Tokens in each row: the longest of its ragged inputs, (rows,); zeros where nothing is ragged."""
-    ragged = [value.row_lengths().numpy() for value in x.values() if isinstance(value, tf.RaggedTensor)]
-    return np.max(ragged, axis=0) if ragged else np.zeros(len(next(iter(x.values()))), int)
+    values = [as_arrays(value) for value in x.values()]
+    ragged = [value.lengths for value in values if isinstance(value, Ragged)]
+    if ragged:
+        return np.max(ragged, axis=0)
+    return np.zeros(next(len(value) for value in values if isinstance(value, np.ndarray)), int)
+
+
+def take(value: Any, rows: np.ndarray, length: int, padding: float = 0) -> np.ndarray:
+    """Some rows of one input as a dense array: (batch, length, ...) if it is ragged, else (batch, ...)."""
+    if isinstance(value, Shared):
+        cut = value.value
+        for axis in value.length_axes:
+            cut = cut.take(range(length), axis)
+        return np.broadcast_to(cut, (len(rows), *cut.shape))
+    if isinstance(value, Ragged):
+        offsets = np.arange(length)
+        inside = offsets < value.lengths[rows, np.newaxis]  # (batch, length)
+        out = np.full((len(rows), length, *value.values.shape[1:]), padding, value.values.dtype)
+        out[inside] = value.values[(value.starts[rows, np.newaxis] + offsets)[inside]]
+        return out if value.axis == 1 else np.moveaxis(out, 1, value.axis)
+    return np.asarray(value[rows])
+
+
+def release(value: Any) -> None:
+    """Give the memory of pages read from a file back; they are read again when they are asked for again."""
+    array = value.values if isinstance(value, Ragged) else value
+    mapped: Any = array.base if isinstance(array, np.memmap) else None
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def dense_inputs(
     x: dict[str, Any], padding: dict[str, int], names: Collection[str], length: Any = None
 ) -> dict[str, Any]:
-    """Pad a batch: the inputs called `names`, dense (batch, length); to the longest row when `length` is None."""
+    """Pad a batch in the graph: the inputs called `names`, dense (batch, length), to the longest row by default."""
     shape = None if length is None else tf.stack([-1, tf.cast(length, tf.int64)])
     return {
         name: x[name].to_tensor(padding[name], shape=shape) if isinstance(x[name], tf.RaggedTensor) else x[name]

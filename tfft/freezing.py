@@ -121,7 +121,7 @@ def fingerprints(variables: Iterable[Any]) -> dict[str, str]:
 
 
 def _hash(variable: Any) -> str:
-    value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
+    value = np.ascontiguousarray(variable.value.numpy())
     return hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()
 
 

@@ -13,7 +13,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from tfft import backbones, data, plots, runs, tokenizing
+from tfft import arithmetic, backbones, caching, data, plots, runs, tokenizing
 from tfft.evaluation import evaluate, predict
 from tfft.examples import Examples, lengths
 from tfft.freezing import freeze
@@ -27,7 +27,7 @@ from tfft.training import as_columns, fit
 
 log = logging.getLogger(__name__)
 
-TEXTS = ("data", "validation", "test", "out", "backbone", "freeze")
+TEXTS = ("data", "validation", "test", "out", "backbone", "freeze", "cache_dir")
 
 
 def train(recipe: Recipe | None = None, **settings: Any) -> Path:
@@ -54,27 +54,36 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         keras.utils.set_random_seed(recipe.seed)  # deterministic ops refuse to run unseeded
         tf.config.experimental.enable_op_determinism()
     seconds: dict[str, float] = {}
-    with _timed(seconds, "load"):
-        task = get_task(recipe.task)
-        splits = _load_data(recipe, task)
-        facts = task.learn(splits["train"])
-        folder = backbones.resolve(recipe.backbone)
-        backbone, tokenizer = backbones.load_backbone(folder)
-        freeze(backbone, recipe.freeze)
-        runs.check_space(recipe.out, backbone)
-    with _timed(seconds, "prepare"):
-        repeated = data.duplicates(splits, task.target)
-        log.info("rows: %s; exact duplicates: %s", _listed({n: len(r) for n, r in splits.items()}), _listed(repeated))
-        examples = _encode(splits, task, tokenizer, facts, recipe)
-        recipe = _resolved(recipe, backbone, folder, examples["train"])
-        examples, truncated = _truncated(examples, tokenizer, recipe.max_length or 0)
-        set_seed(recipe.seed)  # for the head's initial weights
-        outputs = task.head(backbone, facts, pooling=recipe.pooling, dropout=recipe.dropout)
-        model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
-    with _timed(seconds, "train"):
-        history = fit(model, examples["train"], examples["validation"], **_fit_settings(recipe, task))
-    with _timed(seconds, "evaluate"):
-        scores = {name: evaluate(model, splits[name], examples[name], task, facts) for name in ("validation", "test")}
+    with contextlib.ExitStack() as stack:
+        with _timed(seconds, "load"):
+            task = get_task(recipe.task)
+            splits = _load_data(recipe, task)
+            facts = task.learn(splits["train"])
+            folder = backbones.resolve(recipe.backbone)
+            backbone, tokenizer = backbones.load_backbone(folder)
+            freeze(backbone, recipe.freeze)
+            runs.check_space(recipe.out, backbone)
+            recipe = dataclasses.replace(recipe, precision=arithmetic.choose(recipe.precision))
+            stack.enter_context(arithmetic.arithmetic(recipe.precision))
+        with _timed(seconds, "prepare"):
+            repeated = data.duplicates(splits, task.target)
+            log.info(
+                "rows: %s; exact duplicates: %s", _listed({n: len(r) for n, r in splits.items()}), _listed(repeated)
+            )
+            examples = _encode(splits, task, tokenizer, facts, recipe)
+            recipe = _resolved(recipe, backbone, folder, examples["train"])
+            examples, truncated = _truncated(examples, tokenizer, recipe.max_length or 0)
+            set_seed(recipe.seed)  # for the head's initial weights
+            outputs = task.head(backbone, facts, pooling=recipe.pooling, dropout=recipe.dropout)
+            model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
+        cache = caching.Cache(
+            recipe.cache_dir or caching.default_folder(), recipe.cache, recipe.cache_limit_gb, recipe.cache_dtype
+        )
+        with _timed(seconds, "train"):
+            settings = _fit_settings(recipe, task)
+            history = fit(model, examples["train"], examples["validation"], cache=cache, **settings)
+        with _timed(seconds, "evaluate"):
+            scores = {n: evaluate(model, splits[n], examples[n], task, facts, cache) for n in ("validation", "test")}
     metrics = {
         **scores,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -102,7 +111,8 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | N
         scores = tfft.evaluate_run(tfft.load_run("runs/x"), "E.csv")
     """
     rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
-    return evaluate(run.model, rows, _run_examples(run, rows), run.task, run.facts)
+    with arithmetic.arithmetic(run.config.get("precision", "float32")):  # as in training, so the scores are the same
+        return evaluate(run.model, rows, _run_examples(run, rows), run.task, run.facts)
 
 
 def predict_texts(run: Run, texts: Sequence[str]) -> list[Answer]:

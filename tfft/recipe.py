@@ -39,6 +39,9 @@ _COUNT = Rule(lambda v: v >= 1, "1 or more")
 _POSITIVE = Rule(lambda v: 0 < v < float("inf"), "above 0")
 _NOT_NEGATIVE = Rule(lambda v: v >= 0, "0 or more")
 CLEANING = ("unicode", "html", "control", "whitespace", "stopwords")
+MODES = ("auto", "always", "never")
+DTYPES = ("float32", "float16", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 POOLING = ("trained", "mean", "cls", "max", "pooled", "blocks")
 
 
@@ -83,6 +86,17 @@ class Recipe:
     label_smoothing: float = _setting(0.0, "share of each target given to all labels", _RATE)
     class_weight: str | None = _setting(None, "balanced: rare labels weigh more", _one_of("balanced"))
     seed: int = _setting(0, "of splits, initial weights, shuffling and dropout", _NOT_NEGATIVE)
+    cache: str = _setting(
+        "auto", "outputs of frozen layers are stored: auto (where it saves time), always, never", _one_of(*MODES)
+    )
+    cache_dir: str | None = _setting(None, "where; under the user's cache folder by default")
+    cache_limit_gb: float | None = _setting(
+        None, "GB the cache may take; half of the free disk by default", _NOT_NEGATIVE
+    )
+    cache_dtype: str = _setting("float16", f"of stored sequences: {', '.join(DTYPES)}", _one_of(*DTYPES))
+    precision: str = _setting(
+        "auto", f"of matrix products: {', '.join(PRECISIONS)}; auto asks the machine", _one_of(*PRECISIONS)
+    )
     deterministic: bool = _setting(False, "TensorFlow's deterministic ops: slower, bit-equal on a GPU too")
 
     def __post_init__(self) -> None:

@@ -7,14 +7,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfft import activations, freezing
-from tfft.batching import batches
+from tfft import activations, caching, freezing
+from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, batches
+from tfft.caching import Cache
 from tfft.defaults import defaults
 from tfft.errors import FreezeError, InvalidValueError
 from tfft.evaluation import predict
 from tfft.examples import Examples
+from tfft.optimizers import FusedAdam
 from tfft.progress import Advance, work
 from tfft.seeding import is_seed, seed_layers
+
+# A step of a head on stored vectors takes less time than Keras's own loop around it.
+STEPS_TOGETHER = 64
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +42,13 @@ def fit(
     metrics: Sequence[Any] = ("accuracy",),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
+    cache: Cache | None = None,
 ) -> keras.callbacks.History:
     """Train what is trainable; frozen layers run in inference mode and provably do not move.
 
     Compiles after the flags were set, says in the log what learns, and calls Keras's `fit` on the trainable suffix.
-    When all that is frozen ends in one vector per row, those vectors are computed once, not once per epoch, and
+    What frozen layers put out is computed once and kept in the cache, at whatever depth the flags say, where that
+    saves time. Where all that is frozen ends in one vector per row, that is done even without a cache, in memory, and
     batches are drawn at random; else rows of like length are batched together. The weights live in `model`. Settings
     that are None come from `tfft.defaults` for a frozen or a thawed backbone.
 
@@ -62,6 +69,7 @@ def fit(
         metrics: likewise.
         callbacks: further Keras callbacks.
         seed: of the shuffle and of dropout.
+        cache: where outputs of the frozen layers are kept for the epochs and for later runs.
 
     Returns:
         Keras's History.
@@ -78,15 +86,17 @@ def fit(
     log.info(freezing.learning(model))
 
     prefix, suffix = activations.split(model)
-    if prefix is not None and activations.is_pooled(prefix):
-        train = _stored(prefix, train, "frozen part, training rows")
-        validation = _stored(prefix, validation, "frozen part, validation rows") if validation is not None else None
-        learner = suffix
-    else:
-        learner = activations.join(prefix, suffix)
+    learner = activations.join(prefix, suffix)
+    if prefix is not None:
+        kinds = [(train, epochs, "training rows")]
+        kinds += [] if validation is None else [(validation, epochs + 1, "validation rows")]
+        stored = [_stored(prefix, suffix, rows, cache, passes, name) for rows, passes, name in kinds]
+        found = [rows for rows in stored if rows is not None]
+        if len(found) == len(kinds):
+            learner, train, validation = suffix, found[0], found[1] if validation is not None else None
     names = [tensor.name for tensor in learner.inputs]
     data = batches(train, names, batch_size, seed=seed)
-    held_out = batches(validation, names, 4 * batch_size) if validation is not None else None
+    held_out = validation and batches(validation, names, INFERENCE_ROWS, max_tokens=INFERENCE_TOKENS)
 
     steps = len(data) * epochs
     rate = schedule(
@@ -96,7 +106,14 @@ def fit(
         decay,
     )
     # XLA would compile again for every batch shape, and on a CPU it is slower (docs/architecture.md)
-    learner.compile(optimizer(rate, weight_decay, clip_norm), loss, metrics=list(metrics), jit_compile=False)
+    together = min(len(data), STEPS_TOGETHER) if prefix is not None and activations.is_pooled(prefix) else 1
+    learner.compile(
+        optimizer(rate, weight_decay, clip_norm),
+        loss,
+        metrics=list(metrics),
+        jit_compile=False,
+        steps_per_execution=together,
+    )
     stopping = [] if held_out is None else [_early_stopping(monitor or table["monitor"], patience or table["patience"])]
     before = _fingerprints(model)
     with work("training", steps) as advance:
@@ -129,20 +146,27 @@ def schedule(
 
 
 def optimizer(rate: Any, weight_decay: float, clip_norm: float | None) -> keras.optimizers.Optimizer:
-    """Adam; AdamW when weight decay is asked for."""
-    if not weight_decay:
-        return keras.optimizers.Adam(rate, global_clipnorm=clip_norm)
-    adamw = keras.optimizers.AdamW(rate, weight_decay=weight_decay, global_clipnorm=clip_norm)
-    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return adamw
+    """Adam; with weight decay AdamW, which spares biases and norms."""
+    adam = FusedAdam(rate, clip_norm, weight_decay or None)
+    if weight_decay:
+        adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adam
 
 
 def _only_head_learns(model: keras.Model) -> bool:
     return all(freezing.is_head(layer) for layer in model.layers if layer.trainable_variables)
 
 
-def _stored(prefix: keras.Model, rows: Examples, description: str) -> Examples:
-    return rows._replace(x=predict(prefix, rows, description=description), padding={})
+def _stored(
+    prefix: keras.Model, suffix: keras.Model, rows: Examples, cache: Cache | None, passes: int, description: str
+) -> Examples | None:
+    if cache is not None:
+        stored = caching.frozen_outputs(prefix, suffix, rows, cache, passes=passes, description=description)
+        if stored is not None:
+            return stored
+    if not activations.is_pooled(prefix):
+        return None
+    return rows._replace(x=predict(prefix, rows, description=f"frozen part, {description}"), padding={})
 
 
 def _fingerprints(model: keras.Model) -> tuple[dict[str, str], dict[str, str]]:
@@ -155,7 +179,14 @@ def _progress(advance: Advance) -> list[keras.callbacks.Callback]:
     def log_epoch(epoch: int, logs: dict[str, float]) -> None:
         log.info("epoch %d: %s", epoch + 1, ", ".join(f"{name} {value:.4f}" for name, value in logs.items()))
 
-    shown = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance(1), on_epoch_end=log_epoch)
+    done = -1
+
+    def step(batch: int, logs: dict[str, float]) -> None:  # several steps may have been taken since the last call
+        nonlocal done
+        advance(batch - done if batch > done else batch + 1)
+        done = batch
+
+    shown = keras.callbacks.LambdaCallback(on_train_batch_end=step, on_epoch_end=log_epoch)
     return [shown, keras.callbacks.TerminateOnNaN(raise_error=True)]
 
 
