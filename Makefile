@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint types format accuracy wheel clean
+.PHONY: quickstart test test-slow lint types format accuracy benchmark wheel clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tfft quickstart
@@ -32,6 +32,18 @@ format: $(VENV)/.installed-test
 DATA ?= ../shared/data
 accuracy: $(VENV)/.installed
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+
+# tfft beside its peers on this machine, printed as a table: make benchmark MODEL=folder of all-MiniLM-L6-v2 in Hugging
+# Face layout. The peers get an environment of their own; a second call goes on where the first was stopped.
+PEERS := benchmarks/.venv-peers
+benchmark: $(VENV)/.installed $(PEERS)/.installed
+	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL) --peers-python $(PEERS)/bin/python \
+		--results benchmarks/speed.jsonl --out benchmarks/speed.md
+
+$(PEERS)/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	touch $@
 
 wheel: $(VENV)/.installed-test
 	$(BIN)/python -m build --wheel

@@ -49,6 +49,8 @@ _PUBLIC = {
     "train": "pipeline",
     "evaluate_run": "pipeline",
     "predict_texts": "pipeline",
+    "advise_data": "pipeline",
+    "Cache": "caching",
     "show_progress": "progress",
 }
 

@@ -49,10 +49,11 @@ def has_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Compute matrix products in this precision in the `with` block; sums, norms and weights stay float32.
+    """Compute matrix products in this precision in the `with` block; weights stay float32.
 
-    On a CPU oneDNN's graph rewrite does it: no layer changes, so what is saved and exported is float32. The option is
-    the process's own and is put back at the end.
+    On a CPU oneDNN's graph rewrite does it: no layer changes, so what is saved and exported is float32. What stands
+    between two products in bfloat16, softmax, norms and sums among it, is computed in bfloat16 too. The option is the
+    process's own and is put back at the end.
 
     Args:
         precision: "float32" or "bfloat16".

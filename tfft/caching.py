@@ -105,7 +105,7 @@ def frozen_outputs(
     folder = Path(cache.folder) / key(prefix, rows, dtype)
     x = _open(folder)
     if x is not None:
-        log.info("cache: %s are read from %s", description, folder)
+        log.info("cache: %s, read from %s", description, folder)
     else:
         x = _compute(prefix, rows, fields, cache, folder, dtype, passes, description)
         if x is None:
@@ -354,7 +354,7 @@ def _bytes(batch: dict[str, np.ndarray], fields: dict[str, _Field], counts: np.n
             continue
         value = batch[name]
         one = value.size // rows if field.kind == "row" else value.size // (rows * value.shape[field.axis])
-        width = np.dtype(_stored_dtype(value.dtype, dtype)).itemsize
+        width = np.dtype(_stored_dtype(value.dtype, dtype, field)).itemsize
         total += one * width * int(len(counts) if field.kind == "row" else counts.sum())
     return total
 
@@ -385,8 +385,8 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
-def _stored_dtype(dtype: np.dtype, wanted: str) -> Any:
-    if not np.issubdtype(dtype, np.floating):
+def _stored_dtype(dtype: np.dtype, wanted: str, field: _Field) -> Any:
+    if field.kind != "tokens" or not np.issubdtype(dtype, np.floating):
         return dtype
     return ml_dtypes.bfloat16 if wanted == "bfloat16" else np.dtype(wanted)
 
@@ -397,7 +397,7 @@ class _Writer:
     def __init__(self, folder: Path, batch: dict[str, np.ndarray], fields: dict[str, _Field], counts: Any, dtype: str):
         self.folder, self.fields, self.counts = folder, fields, counts
         self.files = {n: (folder / f"{n}.bin").open("wb") for n, f in fields.items() if f.kind != "shared"}
-        self.dtypes = {name: np.dtype(_stored_dtype(batch[name].dtype, dtype)) for name in fields}
+        self.dtypes = {name: np.dtype(_stored_dtype(batch[name].dtype, dtype, f)) for name, f in fields.items()}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.order: list[np.ndarray] = []
 

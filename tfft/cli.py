@@ -82,6 +82,12 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("quickstart", _quickstart, "train on the embedded customer messages: a first run in a minute")
     sub.add_argument("--out", help="run folder; runs/quickstart, runs/quickstart-2, ... by default")
 
+    sub = verb("advise", _advise, "probe poolings and depths on your data before training")
+    sub.add_argument("data", help="labelled rows, as for train")
+    sub.add_argument("--backbone", default="minilm-l6", help="as for train (default minilm-l6)")
+    sub.add_argument("--out", default="advice.png", metavar="FILE", help="picture to write (default advice.png)")
+    _add_reading_flags(sub, "text", "label")
+
     sub = verb("cache", _cache, "list or clear the stored outputs of frozen layers")
     sub.add_argument("action", choices=("list", "clear"), help="list what is stored, or remove it")
     sub.add_argument("--cache-dir", metavar="DIR", help="the cache's folder; under the user's cache folder by default")
@@ -112,7 +118,7 @@ def _add_recipe_flags(sub: argparse.ArgumentParser) -> None:
 
 def _add_reading_flags(sub: argparse.ArgumentParser, *columns: str) -> None:
     for column in columns:
-        sub.add_argument(f"--{column}", metavar="COLUMN", help=f"column of the {column}; that of training by default")
+        sub.add_argument(f"--{column}", metavar="COLUMN", help=f"column of the {column}; found or known by default")
     sub.add_argument("--encoding", default="utf-8", help="of text files (default utf-8)")
     sub.add_argument("--bad-rows", default="stop", choices=("stop", "drop"), help="unusable rows: stop, or drop them")
 
@@ -210,6 +216,28 @@ def _backbones(options: argparse.Namespace) -> None:
     columns = ("name", "family", "languages", "parameters", "on disk", "licence", "here", "good for")
     console.table(columns, rows, right=("parameters", "on disk"))
     print("Any KerasHub text preset, hf://owner/name, kaggle://... or folder works as well.")
+
+
+def _advise(options: argparse.Namespace) -> None:
+    console.load_tensorflow(options.debug)
+    from tfft.pipeline import advise_data
+
+    poolings, depths = advise_data(
+        options.data,
+        options.backbone,
+        out=options.out,
+        columns={"text": options.text, "label": options.label},
+        encoding=options.encoding,
+        bad_rows=options.bad_rows,
+    )
+    console.table(
+        ("pooling", "probe's accuracy"), [(str(a.choice), f"{a.accuracy:.4f}") for a in poolings], ("probe's accuracy",)
+    )
+    rows = [(str(a.choice), f"{a.accuracy:.4f}", f"{a.cost:.2f}") for a in depths]
+    columns = ("frozen blocks", "probe's accuracy", "cost of an epoch")
+    console.table(columns, rows, columns)
+    print(f"--pooling {poolings[0].choice} looks best while everything is frozen. Picture: {options.out}")
+    print("A probe ranks poolings well and says little about depths: train a few (docs/training.md).")
 
 
 def _cache(options: argparse.Namespace) -> None:

@@ -75,4 +75,4 @@ def evaluate(
     Returns:
         Metric -> value; `tfft.metrics` has their definitions.
     """
-    return task.score(predict(model, examples, cache=cache, description="evaluation"), rows, facts)
+    return task.score(predict(model, examples, cache=cache, description="evaluated rows"), rows, facts)

@@ -45,33 +45,38 @@ def softmax_head(backbone: keras.Model, num_classes: int, *, pooling: str = "blo
     return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="head_probabilities")(x)
 
 
-def pool(backbone: keras.Model, pooling: str) -> Any:
+def pool(backbone: keras.Model, pooling: str, suffix: str = "") -> Any:
     """One vector for each text: (batch, width), or (batch, blocks * width) for "blocks".
 
     Each pooled vector is normalised to mean 0 and variance 1 without parameters. It makes one learning rate fit every
     backbone and block (hidden states of pre-norm models grow with depth), and does for a Dense layer what the unit
     length of a sentence encoder's output does.
+
+    Args:
+        backbone: as `softmax_head` takes it.
+        pooling: one of `POOLINGS`.
+        suffix: ends the layers' names; tells several poolings of one model apart.
     """
     if pooling == "blocks":
         tensors = graph.block_outputs(backbone)
         if not tensors:
             raise InvalidValueError("pooling 'blocks' needs a backbone of numbered blocks; this model has none")
         mask = _padding_mask(backbone)
-        parts = [_normalise(_mean(x, mask, f"_{i}"), f"_{i}") for i, x in enumerate(tensors)]
-        return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="head_concatenate")(parts)
+        parts = [_normalise(_mean(x, mask, f"_{i}{suffix}"), f"_{i}{suffix}") for i, x in enumerate(tensors)]
+        return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"head_concatenate{suffix}")(parts)
     if pooling == "pooled":
         if not isinstance(backbone.output, dict) or "pooled_output" not in backbone.output:
             raise InvalidValueError(f"pooling 'pooled' needs a backbone with a pooled_output; {backbone.name} has none")
-        return _normalise(backbone.output["pooled_output"])
+        return _normalise(backbone.output["pooled_output"], suffix)
     if pooling not in POOLINGS:
         raise InvalidValueError(f"unknown pooling {pooling!r}. Expected one of: {', '.join(POOLINGS)}")
     sequence = sequence_output(backbone)  # (batch, length, width)
     if pooling == "mean":
-        return _normalise(_mean(sequence, _padding_mask(backbone)))
+        return _normalise(_mean(sequence, _padding_mask(backbone), suffix), suffix)
     if pooling == "cls":
-        return _normalise(sequence[:, 0, :])
+        return _normalise(sequence[:, 0, :], suffix)
     low = ops.expand_dims(1.0 - ops.cast(_padding_mask(backbone), sequence.dtype), -1) * 1e4  # padding never wins
-    return _normalise(ops.max(sequence - low, axis=1))
+    return _normalise(ops.max(sequence - low, axis=1), suffix)
 
 
 def sequence_output(backbone: keras.Model) -> Any:

@@ -14,6 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfft import arithmetic, backbones, caching, data, plots, runs, tokenizing
+from tfft.advising import Advice, advise
 from tfft.evaluation import evaluate, predict
 from tfft.examples import Examples, lengths
 from tfft.freezing import freeze
@@ -96,6 +97,45 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         runs.save_run(scratch, run, backbone, as_columns(history), metrics)
         draw(scores["test"], scratch / "confusion.png")
     return Path(recipe.out)
+
+
+def advise_data(
+    source: Source, backbone: str = "minilm-l6", *, out: str | os.PathLike[str] | None = None, **reading: Any
+) -> tuple[list[Advice], list[Advice]]:
+    """Probe poolings and depths on data before any training, and draw what was found.
+
+    Args:
+        source: rows, as `tfft.load_data` takes them.
+        backbone: as `load_backbone` takes it.
+        out: PNG to write; nothing is drawn by default.
+        **reading: `columns`, `encoding`, `bad_rows`, `seed` as in `tfft.load_data`.
+
+    Returns:
+        (poolings, best first; depths), as `tfft.advising.advise` gives them.
+
+    Example:
+        poolings, depths = tfft.advise_data("T.csv", out="advice.png")
+    """
+    task = get_task("text-classification")
+    splits = data.load_data(source, task=task, **reading)
+    facts = task.learn(splits["train"])
+    folder = backbones.resolve(backbone)
+    model, tokenizer = backbones.load_backbone(folder)
+    recipe = Recipe(data=str(source), out="-", backbone=backbone)
+    examples = _encode({name: splits[name] for name in ("train", "validation")}, task, tokenizer, facts, recipe)
+    length = tokenizing.choose_length(lengths(examples["train"].x), getattr(model, "max_sequence_length", None))
+    examples, _ = _truncated(examples, tokenizer, length)
+    with arithmetic.arithmetic(arithmetic.choose()):
+        poolings, depths = advise(model, examples["train"], examples["validation"])
+    if out is not None:
+        title = f"{Path(str(source)).name}, {backbone}: {len(splits['train'])} training rows"
+        plots.advice(
+            [(str(one.choice), one.accuracy) for one in poolings],
+            [(int(one.choice), one.accuracy, one.cost) for one in depths],
+            title,
+            Path(out),
+        )
+    return poolings, depths
 
 
 def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | None = None, **reading: Any) -> Scores:

@@ -1,5 +1,6 @@
 """Optimizer, compile and Keras's own `fit`, with the freeze held as a contract."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -88,15 +89,16 @@ def fit(
     prefix, suffix = activations.split(model)
     learner = activations.join(prefix, suffix)
     if prefix is not None:
-        kinds = [(train, epochs, "training rows")]
-        kinds += [] if validation is None else [(validation, epochs + 1, "validation rows")]
-        stored = [_stored(prefix, suffix, rows, cache, passes, name) for rows, passes, name in kinds]
-        found = [rows for rows in stored if rows is not None]
-        if len(found) == len(kinds):
-            learner, train, validation = suffix, found[0], found[1] if validation is not None else None
+        stored = _stored(prefix, suffix, train, cache, epochs, "training rows")
+        held_out = validation
+        if stored is not None and validation is not None:  # what pays for the many rows is done for the few
+            always = cache and dataclasses.replace(cache, mode="always" if cache.mode == "auto" else cache.mode)
+            held_out = _stored(prefix, suffix, validation, always, epochs + 1, "validation rows")
+        if stored is not None and (held_out is None) == (validation is None):
+            learner, train, validation = suffix, stored, held_out
     names = [tensor.name for tensor in learner.inputs]
     data = batches(train, names, batch_size, seed=seed)
-    held_out = validation and batches(validation, names, INFERENCE_ROWS, max_tokens=INFERENCE_TOKENS)
+    judged = validation and batches(validation, names, INFERENCE_ROWS, max_tokens=INFERENCE_TOKENS)
 
     steps = len(data) * epochs
     rate = schedule(
@@ -114,12 +116,12 @@ def fit(
         jit_compile=False,
         steps_per_execution=together,
     )
-    stopping = [] if held_out is None else [_early_stopping(monitor or table["monitor"], patience or table["patience"])]
+    stopping = [] if judged is None else [_early_stopping(monitor or table["monitor"], patience or table["patience"])]
     before = _fingerprints(model)
     with work("training", steps) as advance:
         history = learner.fit(
             data,
-            validation_data=held_out,
+            validation_data=judged,
             epochs=epochs,
             callbacks=[*_progress(advance), *stopping, *callbacks],
             shuffle=False,  # the dataset shuffles itself
