@@ -33,16 +33,16 @@ DATA ?= ../shared/data
 accuracy: $(VENV)/.installed
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
 
-# tfft beside its peers on this machine, printed as a table: make benchmark MODEL=folder of all-MiniLM-L6-v2 in Hugging
-# Face layout. The peers get an environment of their own; a second call goes on where the first was stopped.
+# How fast tfft is beside its peers, for hours; it goes on where it was stopped. make benchmark BENCHMARK="--only a --limit 500"
 PEERS := benchmarks/.venv-peers
 benchmark: $(VENV)/.installed $(PEERS)/.installed
-	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL) --peers-python $(PEERS)/bin/python \
-		--results benchmarks/speed.jsonl --out benchmarks/speed.md
+	$(BIN)/python benchmarks/speed.py --data $(DATA) --peers-python $(PEERS)/bin/python \
+		--model "$${MODEL:-$$($(BIN)/python -c 'import tfft.backbones; print(tfft.backbones.resolve())')}" \
+		--results benchmarks/speed.jsonl --out benchmarks/speed.md $(BENCHMARK)
 
 $(PEERS)/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
 wheel: $(VENV)/.installed-test
