@@ -85,3 +85,65 @@ def test_backbones_lists_the_catalog(capsys: pytest.CaptureFixture[str]) -> None
 def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
     assert capsys.readouterr().out.startswith("text-classification  one label for a text")
+
+
+def test_cache_list_and_clear_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert main(["cache", "list", "--cache-dir", str(folder)]) == 0
+        shown = capsys.readouterr()
+        assert shown.out.splitlines()[-1] == f"0.0 MB in {folder}"
+        assert shown.err == ""
+        assert main(["cache", "clear", "--cache-dir", str(folder)]) == 0
+        assert capsys.readouterr().out == f"0.0 MB freed in {folder}\n"
+    assert not (tmp_path / "none").exists()
+
+
+def test_cache_list_and_clear_after_training(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    command = ["train", "--config", str(run / "config.json"), "--epochs", "1", "--cache-dir", str(cache)]
+    assert main([*command, "--cache", "never", "--out", str(tmp_path / "never")]) == 0
+    assert not cache.exists()
+    assert main([*command, "--cache", "always", "--out", str(tmp_path / "always")]) == 0
+    assert "cache: yes, training rows, 20 rows, " in capsys.readouterr().err
+    assert main(["cache", "list", "--cache-dir", str(cache)]) == 0
+    head, *lines, total = capsys.readouterr().out.splitlines()
+    assert head.split() == ["entry", "what", "rows", "size", "last", "used"]
+    assert sorted(" ".join(line.split()[1:4]) for line in lines) == [
+        "evaluated rows 2",
+        "training rows 20",
+        "validation rows 2",
+    ]
+    assert {line.split()[0] for line in lines} == {entry.name[:12] for entry in cache.iterdir()}
+    assert total == f"0.0 MB in {cache}"
+    monkeypatch.setenv("TFFT_ACTIVATIONS", str(cache))
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == f"0.0 MB freed in {cache}\n"
+    assert not list(cache.iterdir())
+
+
+def test_train_help_says_what_cache_and_precision_take(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--cache CACHE outputs of frozen layers are stored: auto (where it saves time), always, never" in shown
+    assert "(default auto)" in shown
+    assert "--cache-limit-gb CACHE_LIMIT_GB" in shown
+    assert "--precision PRECISION of matrix products: auto, float32, bfloat16; auto asks the machine" in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cache", "on"], "cache must be one of: auto, always, never. Received: 'on'"),
+        (["--cache-dtype", "int8"], "cache_dtype must be one of: float32, float16, bfloat16. Received: 'int8'"),
+        (["--cache-limit-gb", "-1"], "cache_limit_gb must be 0 or more. Received: -1.0"),
+        (["--precision", "half"], "precision must be one of: auto, float32, bfloat16. Received: 'half'"),
+    ],
+)
+def test_unknown_caches_and_precisions_end_in_a_line(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", "T.csv", "--out", "x", *flags]) == 2
+    assert message in capsys.readouterr().err

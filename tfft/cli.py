@@ -241,13 +241,14 @@ def _advise(options: argparse.Namespace) -> None:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    from tfft import caching
+    from tfft import store
+    from tfft.caching import default_folder
 
-    folder = Path(options.cache_dir) if options.cache_dir else caching.default_folder()
+    folder = Path(options.cache_dir) if options.cache_dir else default_folder()
     if options.action == "clear":
-        print(f"{caching.clear(folder) / 1e6:,.1f} MB freed in {folder}")
+        print(f"{store.clear(folder) / 1e6:,.1f} MB freed in {folder}")
         return
-    found = caching.entries(folder)
+    found = store.entries(folder)
     rows = [
         (
             e.path.name[:12],
