@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        with console.log_to_stderr(options.quiet):
+        with console.log_to_stderr(options.quiet), console.ctrl_c_is_heard():
             return int(options.verb(options) or 0)
     except KeyboardInterrupt:
         return _failed("interrupted; nothing was kept")

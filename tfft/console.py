@@ -5,7 +5,9 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -84,6 +86,26 @@ def log_to_stderr(quiet: bool) -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def ctrl_c_is_heard() -> Iterator[None]:
+    """Remember Ctrl-C besides raising KeyboardInterrupt, which is lost where it hits a finalizer."""
+    from tfft.progress import interrupted
+
+    def remember(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        interrupted.clear()
+        signal.signal(signal.SIGINT, before)
 
 
 def load_tensorflow(debug: bool) -> None:

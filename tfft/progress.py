@@ -6,6 +6,7 @@ The library calls `track` around its long loops. Nothing is shown until a displa
 
 import contextlib
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -16,18 +17,30 @@ T = TypeVar("T")
 Advance = Callable[[int], None]
 Display = Callable[[str, int], contextlib.AbstractContextManager[Advance]]
 
+# Set by whoever handles Ctrl-C. A KeyboardInterrupt that Python raises inside a finalizer or a call-back of TensorFlow
+# is lost; long work looks here after every step.
+interrupted = threading.Event()
+
 _display: contextvars.ContextVar[Display | None] = contextvars.ContextVar("tfft_progress", default=None)
 
 
 @contextlib.contextmanager
 def work(description: str, total: int) -> Iterator[Advance]:
     """Announce work of `total` steps; yields the function that says how many more steps are done."""
-    display = _display.get()
-    if display is None:
-        yield lambda steps: None
-    else:
-        with display(description, total) as advance:
-            yield advance
+    display = _display.get() or _no_display
+    with display(description, total) as advance:
+
+        def checked(steps: int) -> None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            advance(steps)
+
+        yield checked
+
+
+@contextlib.contextmanager
+def _no_display(description: str, total: int) -> Iterator[Advance]:
+    yield lambda steps: None
 
 
 def track(items: Iterable[T], description: str, total: int, step: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
