@@ -1,6 +1,6 @@
 """What to freeze and how to pool, guessed before any training: one forward pass, and a linear probe on what it gives.
 
-How far to trust the guess was measured: docs/training.md has the rank correlation with what training really gave.
+How far to trust the guess is for `benchmarks/advice.py` to say, which ranks it against what training really gives.
 """
 
 import dataclasses

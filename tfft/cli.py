@@ -237,7 +237,7 @@ def _advise(options: argparse.Namespace) -> None:
     columns = ("frozen blocks", "probe's accuracy", "cost of an epoch")
     console.table(columns, rows, columns)
     print(f"--pooling {poolings[0].choice} looks best while everything is frozen. Picture: {options.out}")
-    print("A probe ranks poolings well and says little about depths: train a few (docs/training.md).")
+    print("How well probes foretell training has not been measured yet: train the best few.")
 
 
 def _cache(options: argparse.Namespace) -> None:
