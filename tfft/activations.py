@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfft import graph
+from tfft import arithmetic, fusing, graph
 
 
 class InferenceMode(keras.layers.Layer):
@@ -84,7 +84,8 @@ def _is_hot(operation: Any) -> bool:
 def _suffix(model: keras.Model, start: dict[int, Any], cold: set[int], inputs: Any) -> keras.Model:
     numbers = itertools.count()
 
-    def call(operation: Any) -> Any:
+    def call(node: Any) -> Any:
+        operation = node.operation
         if getattr(operation, "trainable", True) or "training" not in inspect.signature(operation.call).parameters:
             return operation
 
@@ -104,7 +105,8 @@ def join(prefix: keras.Model | None, suffix: keras.Model) -> keras.Model:
     """The whole model again, its frozen part in inference mode: what is trained where nothing is stored."""
     if prefix is None:
         return suffix
-    return keras.Model(prefix.input, suffix(InferenceMode(prefix, name="frozen")(prefix.input)), name="training_model")
+    frozen = InferenceMode(fusing.fused(prefix, product_dtype=arithmetic.product_dtype()), name="frozen")
+    return keras.Model(prefix.input, suffix(frozen(prefix.input)), name="training_model")
 
 
 def is_pooled(prefix: keras.Model) -> bool:
@@ -112,8 +114,13 @@ def is_pooled(prefix: keras.Model) -> bool:
     return all(len(t.shape) == 2 and t.shape[1] is not None for t in prefix.outputs)
 
 
-@functools.lru_cache(maxsize=3)  # tracing a model takes seconds; all splits of the data share one trace
 def compiled(model: keras.Model) -> Any:
     """The model in inference mode as one `tf.function` of dense inputs by name, whatever their shapes."""
+    return _compiled(model, arithmetic.product_dtype())
+
+
+@functools.lru_cache(maxsize=3)  # tracing a model takes seconds; all splits of the data share one trace
+def _compiled(model: keras.Model, product_dtype: str) -> Any:
     signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}
-    return tf.function(lambda x: model(x, training=False), input_signature=[signature])
+    sooner = fusing.fused(model, product_dtype=product_dtype)
+    return tf.function(lambda x: sooner(x, training=False), input_signature=[signature], autograph=False)

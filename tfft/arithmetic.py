@@ -12,6 +12,7 @@ from tfft.errors import InvalidValueError
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+OPTION = "auto_mixed_precision_onednn_bfloat16"
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # without one of them bfloat16 products are emulated, and slower
 
 
@@ -47,6 +48,11 @@ def has_bfloat16() -> bool:
     return any(flag in flags for flag in CPU_FLAGS)
 
 
+def product_dtype() -> str:
+    """What matrix products are computed in just now: "float32" or "bfloat16"."""
+    return "bfloat16" if tf.config.optimizer.get_experimental_options().get(OPTION, False) else "float32"
+
+
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
     """Compute matrix products in this precision in the `with` block; weights stay float32.
@@ -63,11 +69,10 @@ def arithmetic(precision: str) -> Iterator[None]:
         >>> with arithmetic("float32"):
         ...     pass
     """
-    name = "auto_mixed_precision_onednn_bfloat16"
-    before = bool(tf.config.optimizer.get_experimental_options().get(name, False))
-    tf.config.optimizer.set_experimental_options({name: precision == "bfloat16"})
+    before = product_dtype()
+    tf.config.optimizer.set_experimental_options({OPTION: precision == "bfloat16"})
     log.info("matrix products: %s", precision)
     try:
         yield
     finally:
-        tf.config.optimizer.set_experimental_options({name: before})
+        tf.config.optimizer.set_experimental_options({OPTION: before == "bfloat16"})

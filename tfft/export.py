@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfft import tokenizing
+from tfft import fusing, tokenizing
 from tfft.errors import InvalidValueError
 from tfft.examples import dense_inputs
 from tfft.runs import Run, new_folder
@@ -57,6 +57,7 @@ def serving_function(model: keras.Model, tokenizer: Any, max_length: int, cleani
     """strings (batch,) -> the model's outputs, in graph ops only; no `jit_compile`: Serving has XLA off."""
     end = tokenizing.special_ids(tokenizer)[1]
     names = [tensor.name for tensor in model.inputs]
+    model = fusing.fused(model, packed=True)  # a server batches texts of all lengths
 
     def answer(text: tf.Tensor) -> Any:
         ids = tokenizing.truncate(tokenizing.token_ids(tokenizer, text, cleaning), max_length, end)

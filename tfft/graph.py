@@ -78,7 +78,7 @@ def replay(
         model: a functional model.
         start: id of a tensor of the model -> the tensor to use in its place.
         skip: nodes that are not to be called.
-        call: operation -> what to call in its place.
+        call: node -> what to call in place of its operation.
 
     Returns:
         id of each tensor of the model that was reached -> its replacement.
@@ -88,15 +88,37 @@ def replay(
         if node.is_input or skip(node):
             continue
         args, kwargs = node.arguments.fill_in(tensors)
-        outputs = call(node.operation)(*args, **kwargs)
+        outputs = call(node)(*args, **kwargs)
         for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
             tensors[id(old)] = new
     return tensors
 
 
+def only_first_read(model: keras.Model) -> set[int]:
+    """The ids of tensors (batch, length, width) of which nothing but the first position is read: `x[:, 0, :]`."""
+    read: dict[int, bool] = {id(tensor): False for tensor in keras.tree.flatten(model.output)}
+    for node in nodes(model):
+        if not node.is_input:
+            first = _takes_first(node)
+            read |= {id(t): first and read.get(id(t), True) for t in node.input_tensors}
+    return {tensor for tensor, first in read.items() if first}
+
+
+def _takes_first(node: Any) -> bool:
+    if type(node.operation).__name__ != "GetItem":
+        return False
+    whole, keys = slice(None), node.arguments.args[1:]
+    return len(keys) == 1 and isinstance(keys[0], tuple) and keys[0] in ((whole, 0), (whole, 0, whole))
+
+
 def output_structure(model: keras.Model) -> Any:
     """The model's outputs, nested as the model returns them."""
     return model._outputs_struct
+
+
+def flattened(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layer and all it is built of."""
+    return list(layer._flatten_layers())
 
 
 def names(layers: Iterable[Any]) -> list[str]:

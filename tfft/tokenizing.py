@@ -75,7 +75,7 @@ def encode(
 @functools.lru_cache(maxsize=4)  # tracing a BPE tokenizer takes seconds
 def _graph(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
     signature = [tf.TensorSpec([None], tf.string)]
-    return tf.function(lambda texts: token_ids(tokenizer, texts, cleaning), input_signature=signature)
+    return tf.function(lambda texts: token_ids(tokenizer, texts, cleaning), input_signature=signature, autograph=False)
 
 
 def choose_length(row_lengths: np.ndarray, limit: int | None, quantile: float = 0.99) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfft import activations, caching, freezing
+from tfft import activations, caching, freezing, fusing
 from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, batches
 from tfft.caching import Cache
 from tfft.defaults import defaults
@@ -86,16 +86,7 @@ def fit(
     seed_layers(model, seed)
     log.info(freezing.learning(model))
 
-    prefix, suffix = activations.split(model)
-    learner = activations.join(prefix, suffix)
-    if prefix is not None:
-        stored = _stored(prefix, suffix, train, cache, epochs, "training rows")
-        held_out = validation
-        if stored is not None and validation is not None:  # what pays for the many rows is done for the few
-            always = cache and dataclasses.replace(cache, mode="always" if cache.mode == "auto" else cache.mode)
-            held_out = _stored(prefix, suffix, validation, always, epochs + 1, "validation rows")
-        if stored is not None and (held_out is None) == (validation is None):
-            learner, train, validation = suffix, stored, held_out
+    learner, train, validation = _above_frozen(model, train, validation, cache, epochs)
     names = [tensor.name for tensor in learner.inputs]
     data = batches(train, names, batch_size, seed=seed)
     judged = validation and batches(validation, names, INFERENCE_ROWS, max_tokens=INFERENCE_TOKENS)
@@ -108,6 +99,7 @@ def fit(
         decay,
     )
     # XLA would compile again for every batch shape, and on a CPU it is slower (docs/architecture.md)
+    prefix = activations.split(model)[0]
     together = min(len(data), STEPS_TOGETHER) if prefix is not None and activations.is_pooled(prefix) else 1
     learner.compile(
         optimizer(rate, weight_decay, clip_norm),
@@ -157,6 +149,25 @@ def optimizer(rate: Any, weight_decay: float, clip_norm: float | None) -> keras.
 
 def _only_head_learns(model: keras.Model) -> bool:
     return all(freezing.is_head(layer) for layer in model.layers if layer.trainable_variables)
+
+
+def _above_frozen(
+    model: keras.Model, train: Examples, validation: Examples | None, cache: Cache | None, epochs: int
+) -> tuple[keras.Model, Examples, Examples | None]:
+    """What is trained, and its rows: the part above the stored outputs, or all of it where none are stored."""
+    prefix, suffix = activations.split(model)
+    learner = fusing.narrowed(suffix)
+    if prefix is None:
+        return learner, train, validation
+    stored = _stored(prefix, suffix, train, cache, epochs, "training rows")
+    if stored is not None and validation is None:
+        return learner, stored, None
+    if stored is not None and validation is not None:  # what pays for the many rows is done for the few
+        always = cache and dataclasses.replace(cache, mode="always" if cache.mode == "auto" else cache.mode)
+        held_out = _stored(prefix, suffix, validation, always, epochs + 1, "validation rows")
+        if held_out is not None:
+            return learner, stored, held_out
+    return activations.join(prefix, learner), train, validation
 
 
 def _stored(

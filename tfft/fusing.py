@@ -1,0 +1,166 @@
+"""KerasHub's transformer block in fewer operations: the same weights, the same numbers, sooner.
+
+Two things are saved. Query, key and value are one product, and every product is one of matrices with its bias, which
+TensorFlow fuses with the activation after it; as KerasHub writes a block, it cannot. And where a model reads a block's
+first token alone, as with "cls" pooling, the rest of that block's output is not computed, in training neither.
+
+The only file that touches private attributes of KerasHub's `TransformerEncoder` (BERT, RoBERTa, DistilBERT, ELECTRA,
+ALBERT); `tests/test_fusing.py` guards them for each family. Other blocks stay as they are.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfft import graph
+
+
+class FusedBlock(keras.layers.Layer):
+    """A `keras_hub.layers.TransformerEncoder`, computed with its own weights in fewer operations.
+
+    Args:
+        encoder: the block, built.
+        first_only: compute the output of the first token alone: (batch, 1, width).
+        packed: leave padding out of all products but those of attention; its output is 0.
+        product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
+            and the sums past them stay in the block's.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        first_only: bool = False,
+        packed: bool = False,
+        product_dtype: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dtype=encoder.dtype_policy, **kwargs)
+        self.encoder = encoder
+        self.first_only = first_only
+        self.packed = packed
+        self.product_dtype = product_dtype or encoder.compute_dtype
+        self.built = True
+
+    def call(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
+        """The block's output, (batch, length, width)."""
+        encoder, (batch, length), width = self.encoder, ops.shape(x)[:2], x.shape[-1]
+        attention_norm, inner_norm = encoder._self_attention_layer_norm, encoder._feedforward_layer_norm
+        places = tf.where(tf.reshape(padding_mask, (-1,)) != 0) if self.packed and padding_mask is not None else None
+        tokens = _pack(ops.reshape(x, (-1, width)), places)  # (tokens, width)
+        own = x[:, 0] if self.first_only else tokens  # the tokens that are answered for
+
+        normed, own_normed = (attention_norm(t) if encoder.normalize_first else t for t in (tokens, own))
+        gathered = self._attend(normed, own_normed, (batch, length), places, padding_mask, training)
+        y = self._product(gathered, [encoder._self_attention_layer.output_dense], (-1, width), self.compute_dtype)
+        y = encoder._self_attention_dropout(y, training=training) + own
+        y = y if encoder.normalize_first else attention_norm(y)
+
+        kept, inner = y, encoder._feedforward_intermediate_dense
+        y = inner_norm(y) if encoder.normalize_first else y
+        y = inner.activation(self._product(y, [inner], (width, -1)))
+        y = self._product(y, [encoder._feedforward_output_dense], (-1, width), self.compute_dtype)
+        y = encoder._feedforward_dropout(y, training=training) + kept
+        y = y if encoder.normalize_first else inner_norm(y)
+        if self.first_only:
+            return ops.reshape(y, (batch, 1, width))
+        return ops.reshape(_unpack(y, places, batch * length), (batch, length, width))
+
+    def compute_output_spec(self, x: Any, **kwargs: Any) -> Any:
+        """Known without a trace of the call."""
+        return keras.KerasTensor((x.shape[0], 1 if self.first_only else x.shape[1], x.shape[2]), self.compute_dtype)
+
+    def _product(self, x: Any, layers: list[Any], shape: tuple[int, int], dtype: str | None = None) -> Any:
+        """Rows (n, inner) by the layers' kernels side by side, plus their biases."""
+
+        def joined(parts: list[Any]) -> Any:
+            return ops.cast(parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1), self.product_dtype)
+
+        kernel = joined([ops.reshape(layer.kernel, shape) for layer in layers])
+        bias = joined([ops.reshape(layer.bias, (-1,)) for layer in layers])
+        y = ops.add(ops.matmul(ops.cast(x, self.product_dtype), kernel), bias)
+        return ops.cast(y, dtype or self.product_dtype)
+
+    def _attend(
+        self, tokens: Any, own: Any, shape: tuple[Any, Any], places: Any, padding_mask: Any, training: bool | None
+    ) -> Any:
+        """What each token that is answered for gathers from its row: (tokens, heads * size)."""
+        attention, (batch, length) = self.encoder._self_attention_layer, shape
+        heads, size = attention.num_heads, attention.key_dim
+
+        def projected(t: Any, layers: list[Any], positions: Any, where: Any) -> list[Any]:
+            y = self._product(t, layers, (t.shape[-1], -1))
+            y = ops.reshape(_unpack(y, where, batch * positions), (batch, positions, len(layers), heads, size))
+            return ops.unstack(ops.transpose(y, (2, 0, 3, 1, 4)), len(layers))  # each (batch, heads, positions, size)
+
+        query, others = [attention.query_dense], [attention.key_dense, attention.value_dense]
+        if self.first_only:
+            (q,), (k, v) = projected(own, query, 1, None), projected(tokens, others, length, places)
+        else:
+            q, k, v = projected(tokens, query + others, length, places)
+        scores = ops.cast(ops.matmul(q * size**-0.5, ops.transpose(k, (0, 1, 3, 2))), self.compute_dtype)
+        if padding_mask is not None:
+            scores = scores + (1 - ops.cast(padding_mask, scores.dtype))[:, None, None, :] * -1e9
+        weights = attention._dropout_layer(ops.softmax(scores), training=training)
+        gathered = ops.transpose(ops.matmul(ops.cast(weights, self.product_dtype), v), (0, 2, 1, 3))
+        return _pack(ops.reshape(gathered, (-1, heads * size)), None if self.first_only else places)
+
+
+def _pack(x: Any, places: Any) -> Any:
+    """The rows of x at the places; all of them where there are none."""
+    return x if places is None else tf.gather_nd(x, places)
+
+
+def _unpack(x: Any, places: Any, rows: Any) -> Any:
+    """The rows back at their places among `rows` rows, zeros elsewhere."""
+    return x if places is None else tf.scatter_nd(places, x, tf.cast((rows, x.shape[-1]), places.dtype))
+
+
+def fused(model: keras.Model, *, packed: bool = False, product_dtype: str | None = None) -> keras.Model:
+    """The model for inference: every block tfft knows in fewer operations, on the same weights.
+
+    Args:
+        model: functional model.
+        packed: see `FusedBlock`; for batches of rows of unlike lengths.
+        product_dtype: see `FusedBlock`.
+
+    Returns:
+        The same inputs to the same outputs; `model` itself where it has no such block.
+    """
+    return _replaced(model, lambda first_only: True, packed=packed, product_dtype=product_dtype)
+
+
+def narrowed(model: keras.Model) -> keras.Model:
+    """The model for training: a block that is read at its first token alone computes nothing else."""
+    return _replaced(model, lambda first_only: first_only)
+
+
+def _replaced(model: keras.Model, wanted: Callable[[bool], bool], **options: Any) -> keras.Model:
+    firsts = graph.only_first_read(model)
+    numbers = itertools.count()
+
+    def call(node: Any) -> Any:
+        first_only = id(node.outputs[0]) in firsts
+        if not (_is_known(node) and wanted(first_only)):
+            return node.operation
+        return FusedBlock(node.operation, first_only, **options, name=f"fused_{next(numbers)}")
+
+    start = {id(tensor): tensor for tensor in model.inputs}
+    tensors = graph.replay(model, start, skip=lambda node: False, call=call)
+    if not next(numbers):
+        return model
+    outputs = keras.tree.map_structure(lambda t: tensors[id(t)], graph.output_structure(model))
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _is_known(node: Any) -> bool:
+    hub = sys.modules.get("keras_hub")  # where it was never imported, no block can be of it
+    block = node.operation
+    if hub is None or type(block) is not hub.layers.TransformerEncoder:
+        return False
+    plain = all(layer.dtype_policy.name == "float32" for layer in graph.flattened(block))  # not mixed, not quantized
+    return plain and not set(node.arguments.kwargs) - {"padding_mask"} and len(node.arguments.args) == 1
