@@ -241,11 +241,14 @@ def cases(growth_sets: list[str], peers_bfloat16: bool) -> dict[str, list[Conten
             ),
             Contender("st-logistic", "sentence-transformers + LogisticRegression(max_iter=1000)", logistic, True),
         ],
-        "b": trained(
-            ["--freeze", "4", "--epochs", "3"],
-            ["--freeze", "4", *fine],
-            "encoder.layer[4:] and classifier, 3 epochs, rate 5e-5",
-        ),
+        "b": [
+            *trained(
+                ["--freeze", "4", "--pooling", "cls", "--epochs", "3"],  # the Trainer's network reads the first token
+                ["--freeze", "4", *fine],
+                "encoder.layer[4:] and classifier, 3 epochs, rate 5e-5",
+            ),
+            Contender("tfft-mean", "`tfft train --freeze 4 --epochs 3`", tfft("--freeze", "4", "--epochs", "3")),
+        ],
         "c": [
             *trained(
                 ["--freeze", "embeddings", "--epochs", "3"],

@@ -165,7 +165,7 @@ def _warm(known: Mapping[str, Rounds], what: Mapping[str, str]) -> str:
         "wall s": (_value("wall"), ".1f"),
         "imports and loading s": (_before, ".1f"),
         "rest s": (lambda result: result["wall"] - _before(result), ".1f"),
-        **{title: (second(name), ".2f") for name, title in (named | {"evaluate": "evaluate s"}).items()},
+        **{title: (second(name), ".2f") for name, title in (named | {"evaluate": "evaluate s", "write": "write s"}).items()},
         "not timed by tfft s": (other, ".1f"),
         "peak MB": (_megabytes, ",.0f"),
         "test accuracy": (_value("accuracy"), ".4f"),

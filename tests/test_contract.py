@@ -50,7 +50,7 @@ def trained(request: pytest.FixtureRequest, presets: Any, tmp_path_factory: pyte
     config = {"task": task.name, "pooling": "mean", "dropout": 0.0, "max_length": 16, "clean": ["whitespace"]}
     run = Run(model, tokenizer, task, facts, config)
     with runs.new_folder(tmp_path_factory.mktemp("runs") / request.param) as folder:
-        runs.save_run(folder, run, backbone, as_columns(history), {})
+        runs.save_run(folder, run, backbone, as_columns(history))
     return run, tmp_path_factory.getbasetemp() / folder.parent.name / request.param
 
 

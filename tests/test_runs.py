@@ -51,7 +51,7 @@ def test_config_is_the_recipe_as_resolved(folder: Path) -> None:
 
 def test_metrics_have_scores_seconds_rows_and_counts(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    assert set(metrics["seconds"]) == {"load", "prepare", "train", "evaluate"}
+    assert set(metrics["seconds"]) == {"load", "prepare", "train", "evaluate", "write"}
     assert metrics["rows"] == {"train": 20, "validation": 2, "test": 2}
     assert set(metrics["truncated"]) == {"train", "validation", "test"}
     names = {"accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_weighted", "mcc", "log_loss"}

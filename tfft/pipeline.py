@@ -85,17 +85,19 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             history = fit(model, examples["train"], examples["validation"], cache=cache, **settings)
         with _timed(seconds, "evaluate"):
             scores = {n: evaluate(model, splits[n], examples[n], task, facts, cache) for n in ("validation", "test")}
-    metrics = {
-        **scores,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "rows": {name: len(rows) for name, rows in splits.items()},
-        "duplicates": repeated,
-        "truncated": truncated,
-    }
     with runs.new_folder(recipe.out) as scratch:
-        run = Run(model, tokenizer, task, facts, as_json(recipe))
-        runs.save_run(scratch, run, backbone, as_columns(history), metrics)
-        draw(scores["test"], scratch / "confusion.png")
+        with _timed(seconds, "write"):
+            run = Run(model, tokenizer, task, facts, as_json(recipe))
+            runs.save_run(scratch, run, backbone, as_columns(history))
+            draw(scores["test"], scratch / "confusion.png")
+        metrics = {
+            **scores,
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "rows": {name: len(rows) for name, rows in splits.items()},
+            "duplicates": repeated,
+            "truncated": truncated,
+        }
+        runs.write_json(scratch / "metrics.json", metrics)
     return Path(recipe.out)
 
 

@@ -99,22 +99,15 @@ def _umask() -> int:
     return mask
 
 
-def save_run(
-    folder: Path, run: Run, backbone: Any, history: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
-) -> None:
-    """Write a run into an existing folder, best one from `new_folder`."""
+def save_run(folder: Path, run: Run, backbone: Any, history: Mapping[str, np.ndarray]) -> None:
+    """Write a run into an existing folder, best one from `new_folder`; all but `metrics.json`."""
     backbone.save_to_preset(folder / "preset")
     run.tokenizer.save_to_preset(folder / "preset")
     save_file(_head_weights(run.model, backbone), folder / "head.safetensors")
     columns = list(history)
     lines = [",".join(columns), *(",".join(str(value) for value in row) for row in zip(*history.values(), strict=True))]
     (folder / "history.csv").write_text("\n".join(lines) + "\n", "utf-8")
-    for name, content in (
-        ("config", run.config),
-        ("environment", environment()),
-        ("facts", run.facts),
-        ("metrics", metrics),
-    ):
+    for name, content in (("config", run.config), ("environment", environment()), ("facts", run.facts)):
         write_json(folder / f"{name}.json", content)
 
 
