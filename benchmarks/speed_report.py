@@ -160,12 +160,12 @@ def _warm(known: Mapping[str, Rounds], what: Mapping[str, str]) -> str:
     def other(result: Result) -> float:
         return result["wall"] - sum(result["seconds"].values())
 
-    named = {"imports": "imports s", "load": "loading s", "prepare": "prepare s", "train": "train s"}
+    parts = ("imports", "load", "prepare", "train", "evaluate", "write")
     columns: dict[str, tuple[Number, str]] = {
         "wall s": (_value("wall"), ".1f"),
         "imports and loading s": (_before, ".1f"),
         "rest s": (lambda result: result["wall"] - _before(result), ".1f"),
-        **{title: (second(name), ".2f") for name, title in (named | {"evaluate": "evaluate s", "write": "write s"}).items()},
+        **{f"{name} s": (second(name), ".2f") for name in parts},
         "not timed by tfft s": (other, ".1f"),
         "peak MB": (_megabytes, ",.0f"),
         "test accuracy": (_value("accuracy"), ".4f"),
