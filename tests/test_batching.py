@@ -175,3 +175,9 @@ def test_pages_of_a_file_are_given_back(ragged: bool, tmp_path: Path, monkeypatc
     found = [x["values"].numpy() for x, _, _ in tfft.batches(rows, ["values"], 3, seed=0)]
     assert len(released) >= (30 if ragged else 1)
     np.testing.assert_equal(found, expected)
+
+
+def test_nothing_is_tuned_behind_the_batches() -> None:
+    """The end of an iterator waits for tf.data's tuner, which sleeps up to a minute."""
+    rows = Examples({"token_ids": tf.ragged.constant([[5, 6], [7]], dtype=tf.int32)}, np.eye(2), np.ones(2), {})
+    assert tfft.batches(rows, ["token_ids"], 2).options().autotune.enabled is False

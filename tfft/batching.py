@@ -134,7 +134,11 @@ def batches(
     dataset = dataset.rebatch(batch_size) if group > 1 else dataset
     if any(_dtype(value) in (tf.float16, tf.bfloat16) for value in x.values()):
         dataset = dataset.map(tf.autograph.experimental.do_not_convert(_as_float32))
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(planned))).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(planned))).prefetch(2)
+    # There is nothing to tune, and an iterator's end waits for the tuner, which sleeps for up to a minute.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _shape(value: Any) -> list[int | None]:
