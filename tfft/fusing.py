@@ -28,7 +28,7 @@ class FusedBlock(keras.layers.Layer):
         first_only: compute the output of the first token alone: (batch, 1, width).
         packed: leave padding out of all products but those of attention; its output is 0.
         product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
-            and the sums past them stay in the block's.
+            and the sums past them are written in the block's; `tfft.arithmetic` may have TensorFlow round them too.
     """
 
     def __init__(
