@@ -1,4 +1,4 @@
-"""What the frozen part's outputs depend on, as one hash."""
+"""Hashes: of a weight, and of all that the frozen part's outputs depend on."""
 
 import hashlib
 import inspect
@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfft import graph
 from tfft.arithmetic import product_dtype
@@ -26,13 +27,29 @@ def key(prefix: keras.Model, rows: Examples, dtype: str) -> str:
     stack = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "keras-hub")]
     state.update(json.dumps([FORMAT, dtype, product_dtype(), stack, _structure(prefix)], default=str).encode())
     for variable in (v for v in prefix.variables if not is_seed(v)):
-        _update(state, variable.value.numpy())
+        _update(state, _value(variable))
     for name in sorted(tensor.name for tensor in prefix.inputs):
         state.update(name.encode())
         value = as_arrays(rows.x[name])
         for array in value[:3] if isinstance(value, Ragged) else [value]:
             _update(state, array)
     return state.hexdigest()[:32]
+
+
+def digest(variable: keras.Variable) -> str:
+    """A hash of a variable's value."""
+    state = hashlib.sha256()
+    _update(state, _value(variable))
+    return state.hexdigest()[:32]
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    """The variable's value; TensorFlow's own memory where it lends it, as a copy takes longer than the hash."""
+    tensor = tf.convert_to_tensor(variable.value)
+    try:
+        return np.asarray(memoryview(tensor))
+    except ValueError:  # no buffer has bfloat16
+        return np.asarray(tensor.numpy())
 
 
 def _update(state: Any, array: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 """Which variables learn: a policy sets the layers' `trainable` flags, and a check proves that they were kept."""
 
 import fnmatch
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from tfft import graph
 from tfft.errors import FreezeError, InvalidValueError
+from tfft.fingerprint import digest
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +117,7 @@ def learning(model: keras.Model) -> str:
 
 def fingerprints(variables: Iterable[Any]) -> dict[str, str]:
     """Path of each variable -> a hash of its value."""
-    return {f"{i} {v.path}": _hash(v) for i, v in enumerate(variables)}
-
-
-def _hash(variable: Any) -> str:
-    value = np.ascontiguousarray(variable.value.numpy())
-    return hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()
+    return {f"{i} {v.path}": digest(v) for i, v in enumerate(variables)}
 
 
 def check_kept(before: tuple[dict[str, str], dict[str, str]], after: tuple[dict[str, str], dict[str, str]]) -> None:
