@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py --data FOLDER [--only NAME ...] [--out table.md]
 
 FOLDER holds one folder a data set (sst2, banking77, ag_news, sms_spam), each with train, validation and test files.
-Every row is one `tfft train` with the flags shown, seed 0, scored once on the test rows; validation says when to stop.
+Every row is one `tfft train` with the flags shown, scored once on the test rows; validation says when to stop.
 """
 
 import argparse
@@ -20,6 +20,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "ag_news": ("ag_news", []),
     "sms_spam": ("sms_spam", []),
     "sst2-none": ("sst2", ["--freeze", "none"]),
+    "sst2-embeddings": ("sst2", ["--freeze", "embeddings"]),
     "sst2-mean": ("sst2", ["--pooling", "mean"]),
     "sst2-cls": ("sst2", ["--pooling", "cls"]),
     "sst2-max": ("sst2", ["--pooling", "max"]),
@@ -27,11 +28,16 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "banking77-mean": ("banking77", ["--pooling", "mean"]),
     "sst2-stopwords": ("sst2", ["--clean", "stopwords"]),
     "banking77-stopwords": ("banking77", ["--clean", "stopwords"]),
+} | {
+    f"{name}-{dtype}": (name, ["--freeze", "4", "--cache", "always", "--cache-dtype", dtype])
+    for name in ("sst2", "banking77")
+    for dtype in ("float32", "float16", "bfloat16")
 }
 
 
-def measure(data: Path, name: str) -> dict[str, float | str]:
+def measure(data: Path, name: str, more: list[str]) -> dict[str, float | str]:
     dataset, flags = RUNS[name]
+    flags = [*flags, *more]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
         command = [sys.executable, "-m", "tfft.cli", "train", "--data", str(data / dataset), "--out", str(out), *flags]
@@ -60,15 +66,18 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--only", nargs="*", choices=RUNS, default=list(RUNS), metavar="NAME")
+    options.add_argument("--cache", help="as tfft train takes it")
+    options.add_argument("--seed", help="likewise")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
+    more = [f"--{name}={value}" for name in ("cache", "seed") if (value := getattr(given, name)) is not None]
     lines = [
         "| data | flags | pooling | epochs | training rows | validation accuracy | test accuracy | test F1 macro | F1 of the rarest label | seconds |",  # noqa: E501
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
     for name in given.only:
-        row = measure(given.data, name)
+        row = measure(given.data, name, more)
         lines.append(
             f"| {row['data']} | `{row['flags']}` | {row['pooling']} | {row['epochs']} | {row['rows']:,} "
             f"| {row['validation']:.4f} | {row['test']:.4f} | {row['f1_macro']:.4f} "

@@ -86,6 +86,14 @@ def test_export_answers_the_same_without_tfft(trained: tuple[Run, Path], exporte
         assert served["probabilities"][i] == pytest.approx(list(answer["probabilities"].values()), abs=1e-5)
 
 
+def test_export_holds_each_weight_once(trained: tuple[Run, Path], exported: Path) -> None:
+    import tensorflow as tf
+
+    stored = tf.train.list_variables(str(exported / "variables" / "variables"))
+    # ALBERT's one block is called twice, and each call joins query, key and value for itself
+    assert sum(int(np.prod(shape)) for _, shape in stored) < 1.3 * trained[0].model.count_params()
+
+
 def test_export_has_no_op_that_serving_lacks(exported: Path) -> None:
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 

@@ -38,10 +38,12 @@ def export_saved_model(run: Run, folder: str | os.PathLike[str], version: int | 
     version = next_version(root) if version is None else version
     if version < 1:
         raise InvalidValueError(f"a version is a whole number from 1. Received: {version}")
-    endpoint = serving_function(run.model, run.tokenizer, run.config["max_length"], run.config["clean"])
+    model = fusing.fused(run.model, served=True)
+    endpoint = serving_function(model, run.tokenizer, run.config["max_length"], run.config["clean"])
     with new_folder(root / str(version)) as scratch:
-        archive = keras.export.ExportArchive()
-        archive.track(run.model)
+        archive = (
+            keras.export.ExportArchive()
+        )  # finds the variables itself; those of a tracked model it would write twice
         run.tokenizer([""])  # Keras tracks a layer only once it has been called
         archive.track(run.tokenizer)  # its tables are state of the graph
         archive.add_endpoint(
@@ -57,7 +59,6 @@ def serving_function(model: keras.Model, tokenizer: Any, max_length: int, cleani
     """strings (batch,) -> the model's outputs, in graph ops only; no `jit_compile`: Serving has XLA off."""
     end = tokenizing.special_ids(tokenizer)[1]
     names = [tensor.name for tensor in model.inputs]
-    model = fusing.fused(model, packed=True)  # a server batches texts of all lengths
 
     def answer(text: tf.Tensor) -> Any:
         ids = tokenizing.truncate(tokenizing.token_ids(tokenizer, text, cleaning), max_length, end)

@@ -8,6 +8,7 @@ The only file that touches private attributes of KerasHub's `TransformerEncoder`
 ALBERT); `tests/test_fusing.py` guards them for each family. Other blocks stay as they are.
 """
 
+import functools
 import itertools
 import sys
 from collections.abc import Callable
@@ -26,7 +27,8 @@ class FusedBlock(keras.layers.Layer):
     Args:
         encoder: the block, built.
         first_only: compute the output of the first token alone: (batch, 1, width).
-        packed: leave padding out of all products but those of attention; its output is 0.
+        served: for an export. Padding is left out of all products but attention's, its output is another token's;
+            the kernels of query, key and value lie side by side in a variable; norms take fewer operations.
         product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
             and the sums past them are written in the block's; `tfft.arithmetic` may have TensorFlow round them too.
     """
@@ -35,22 +37,28 @@ class FusedBlock(keras.layers.Layer):
         self,
         encoder: Any,
         first_only: bool = False,
-        packed: bool = False,
+        served: bool = False,
         product_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=encoder.dtype_policy, **kwargs)
         self.encoder = encoder
         self.first_only = first_only
-        self.packed = packed
+        self.served = served
         self.product_dtype = product_dtype or encoder.compute_dtype
+        if served:
+            attention = encoder._self_attention_layer
+            layers = [attention.query_dense, attention.key_dense, attention.value_dense][first_only:]
+            kernel, bias = _side_by_side(layers, (attention.output_dense.bias.shape[0], -1))
+            self.kernel, self.bias = keras.Variable(kernel, trainable=False), keras.Variable(bias, trainable=False)
         self.built = True
 
     def call(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
         """The block's output, (batch, length, width)."""
         encoder, (batch, length), width = self.encoder, ops.shape(x)[:2], x.shape[-1]
-        attention_norm, inner_norm = encoder._self_attention_layer_norm, encoder._feedforward_layer_norm
-        places = tf.where(tf.reshape(padding_mask, (-1,)) != 0) if self.packed and padding_mask is not None else None
+        attention_norm = functools.partial(self._norm, encoder._self_attention_layer_norm)
+        inner_norm = functools.partial(self._norm, encoder._feedforward_layer_norm)
+        places = _places(padding_mask) if self.served and padding_mask is not None else None
         tokens = _pack(ops.reshape(x, (-1, width)), places)  # (tokens, width)
         own = x[:, 0] if self.first_only else tokens  # the tokens that are answered for
 
@@ -68,7 +76,7 @@ class FusedBlock(keras.layers.Layer):
         y = y if encoder.normalize_first else inner_norm(y)
         if self.first_only:
             return ops.reshape(y, (batch, 1, width))
-        return ops.reshape(_unpack(y, places, batch * length), (batch, length, width))
+        return ops.reshape(_unpack(y, places), (batch, length, width))
 
     def compute_output_spec(self, x: Any, **kwargs: Any) -> Any:
         """Known without a trace of the call."""
@@ -76,14 +84,25 @@ class FusedBlock(keras.layers.Layer):
 
     def _product(self, x: Any, layers: list[Any], shape: tuple[int, int], dtype: str | None = None) -> Any:
         """Rows (n, inner) by the layers' kernels side by side, plus their biases."""
+        if self.served and len(layers) > 1:
+            kernel, bias = self.kernel, self.bias
+        else:
+            kernel, bias = _side_by_side(layers, shape)
+        y = ops.matmul(ops.cast(x, self.product_dtype), ops.cast(kernel, self.product_dtype))
+        return ops.cast(ops.add(y, ops.cast(bias, self.product_dtype)), dtype or self.product_dtype)
 
-        def joined(parts: list[Any]) -> Any:
-            return ops.cast(parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1), self.product_dtype)
+    def _norm(self, layer: Any, x: Any) -> Any:
+        if not self.served:
+            return layer(x)
+        centred = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+        return centred * ops.rsqrt(variance + layer.epsilon) * layer.gamma + layer.beta
 
-        kernel = joined([ops.reshape(layer.kernel, shape) for layer in layers])
-        bias = joined([ops.reshape(layer.bias, (-1,)) for layer in layers])
-        y = ops.add(ops.matmul(ops.cast(x, self.product_dtype), kernel), bias)
-        return ops.cast(y, dtype or self.product_dtype)
+    def _transpose(self, x: Any, axes: tuple[int, ...]) -> Any:
+        if not self.served:
+            return ops.transpose(x, axes)
+        # oneDNN's kernel for a float transpose takes 50 us to start, TensorFlow's own for integers 10
+        return tf.bitcast(tf.transpose(tf.bitcast(x, tf.int32), axes), x.dtype)
 
     def _attend(
         self, tokens: Any, own: Any, shape: tuple[Any, Any], places: Any, padding_mask: Any, training: bool | None
@@ -94,8 +113,8 @@ class FusedBlock(keras.layers.Layer):
 
         def projected(t: Any, layers: list[Any], positions: Any, where: Any) -> list[Any]:
             y = self._product(t, layers, (t.shape[-1], -1))
-            y = ops.reshape(_unpack(y, where, batch * positions), (batch, positions, len(layers), heads, size))
-            return ops.unstack(ops.transpose(y, (2, 0, 3, 1, 4)), len(layers))  # each (batch, heads, positions, size)
+            y = ops.reshape(_unpack(y, where), (batch, positions, len(layers), heads, size))
+            return ops.unstack(self._transpose(y, (2, 0, 3, 1, 4)), len(layers))  # each (batch, heads, positions, size)
 
         query, others = [attention.query_dense], [attention.key_dense, attention.value_dense]
         if self.first_only:
@@ -106,32 +125,50 @@ class FusedBlock(keras.layers.Layer):
         if padding_mask is not None:
             scores = scores + (1 - ops.cast(padding_mask, scores.dtype))[:, None, None, :] * -1e9
         weights = attention._dropout_layer(ops.softmax(scores), training=training)
-        gathered = ops.transpose(ops.matmul(ops.cast(weights, self.product_dtype), v), (0, 2, 1, 3))
+        gathered = self._transpose(ops.matmul(ops.cast(weights, self.product_dtype), v), (0, 2, 1, 3))
         return _pack(ops.reshape(gathered, (-1, heads * size)), None if self.first_only else places)
 
 
-def _pack(x: Any, places: Any) -> Any:
-    """The rows of x at the places; all of them where there are none."""
-    return x if places is None else tf.gather_nd(x, places)
+def _side_by_side(layers: list[Any], shape: tuple[int, int]) -> tuple[Any, Any]:
+    """The layers' kernels in one (inner, columns), and their biases in one (columns,)."""
+    kernels = [ops.reshape(layer.kernel, shape) for layer in layers]
+    biases = [ops.reshape(layer.bias, (-1,)) for layer in layers]
+    if len(layers) == 1:
+        return kernels[0], biases[0]
+    return ops.concatenate(kernels, axis=-1), ops.concatenate(biases, axis=-1)
 
 
-def _unpack(x: Any, places: Any, rows: Any) -> Any:
-    """The rows back at their places among `rows` rows, zeros elsewhere."""
-    return x if places is None else tf.scatter_nd(places, x, tf.cast((rows, x.shape[-1]), places.dtype))
+def _places(padding_mask: Any) -> tuple[Any, Any]:
+    """Of a mask (batch, length): which positions hold tokens (tokens,), and which token each holds (batch * length,).
+
+    Padding is given the token before it: no one reads it there.
+    """
+    real = tf.reshape(padding_mask, (-1,)) != 0
+    return tf.where(real)[:, 0], tf.maximum(tf.cumsum(tf.cast(real, tf.int32)) - 1, 0)
 
 
-def fused(model: keras.Model, *, packed: bool = False, product_dtype: str | None = None) -> keras.Model:
-    """The model for inference: every block tfft knows in fewer operations, on the same weights.
+def _pack(x: Any, places: tuple[Any, Any] | None) -> Any:
+    """Of rows (batch * length, width) those that are tokens; all of them without places."""
+    return x if places is None else tf.gather(x, places[0])
+
+
+def _unpack(x: Any, places: tuple[Any, Any] | None) -> Any:
+    """Rows (tokens, width) back at their positions (batch * length, width)."""
+    return x if places is None else tf.gather(x, places[1])
+
+
+def fused(model: keras.Model, *, served: bool = False, product_dtype: str | None = None) -> keras.Model:
+    """The model for inference: every block tfft knows in fewer operations.
 
     Args:
         model: functional model.
-        packed: see `FusedBlock`; for batches of rows of unlike lengths.
+        served: see `FusedBlock`; some weights are copies of the model's, so train first.
         product_dtype: see `FusedBlock`.
 
     Returns:
         The same inputs to the same outputs; `model` itself where it has no such block.
     """
-    return _replaced(model, lambda first_only: True, packed=packed, product_dtype=product_dtype)
+    return _replaced(model, lambda first_only: True, served=served, product_dtype=product_dtype)
 
 
 def narrowed(model: keras.Model) -> keras.Model:

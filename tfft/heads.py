@@ -62,8 +62,9 @@ def pool(backbone: keras.Model, pooling: str, suffix: str = "") -> Any:
         if not tensors:
             raise InvalidValueError("pooling 'blocks' needs a backbone of numbered blocks; this model has none")
         mask = _padding_mask(backbone)
-        parts = [_normalise(_mean(x, mask, f"_{i}{suffix}"), f"_{i}{suffix}") for i, x in enumerate(tensors)]
-        return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"head_concatenate{suffix}")(parts)
+        parts = [_mean(x, mask, f"_{i}{suffix}") for i, x in enumerate(tensors)]
+        every = _normalise(ops.stack(parts, axis=1), suffix)  # (batch, blocks, width)
+        return keras.layers.Flatten(name=f"head_flatten{suffix}")(every)
     if pooling == "pooled":
         if not isinstance(backbone.output, dict) or "pooled_output" not in backbone.output:
             raise InvalidValueError(f"pooling 'pooled' needs a backbone with a pooled_output; {backbone.name} has none")
