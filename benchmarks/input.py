@@ -16,6 +16,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+
 import tfft
 from tfft import tokenizing
 from tfft.arithmetic import arithmetic, choose
