@@ -237,7 +237,7 @@ def _advise(options: argparse.Namespace) -> None:
     columns = ("frozen blocks", "probe's accuracy", "cost of an epoch")
     console.table(columns, rows, columns)
     print(f"--pooling {poolings[0].choice} looks best while everything is frozen. Picture: {options.out}")
-    print("How well probes foretell training has not been measured yet: train the best few.")
+    print("Probes rank poolings as training does; frozen blocks they do not (docs/speed.md): train those you consider.")
 
 
 def _cache(options: argparse.Namespace) -> None:
