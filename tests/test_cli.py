@@ -1,6 +1,7 @@
 """The verbs, in process, on a tiny backbone: what they print and what they leave."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,30 @@ def test_predict_reads_texts_from_another_column(run: Path, capsys: pytest.Captu
 def test_export_prints_the_version(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), str(tmp_path / "m"), "--model-version", "3", "--quiet"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'm' / '3'}\n"
+
+
+def test_check_proves_the_newest_version(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), str(tmp_path / "m"), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "m")]) == 0
+    shown = capsys.readouterr().out
+    assert str(tmp_path / "m" / "1") in shown
+    assert "FAULT" not in shown
+    assert "answers are Keras's" in shown
+    (data,) = (tmp_path / "m" / "1" / "variables").glob("variables.data-*")
+    data.write_bytes(data.read_bytes()[:100])
+    assert main(["check", str(tmp_path / "m" / "1")]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"FAULT +variables", shown)
+    assert "variables: export the run again" in shown
+    assert main(["check", str(tmp_path / "m"), "--json"]) == 1
+    assert [f["check"] for f in json.loads(capsys.readouterr().out) if f["cure"]] == ["variables"]
+
+
+def test_check_wants_a_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    line = f"tfft: {tmp_path} has no version folder (1, 2, ...). `tfft export RUN {tmp_path}` makes one\n"
+    assert capsys.readouterr().err == line
 
 
 def test_backbones_lists_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:

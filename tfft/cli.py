@@ -12,12 +12,13 @@ from typing import Any, NoReturn
 
 from tfft import MESSAGES, __version__, console
 from tfft.catalog import CATALOG
-from tfft.defaults import FROZEN, THAWED
+from tfft.defaults import FROZEN, SERVING, THAWED
 from tfft.errors import InvalidValueError
 from tfft.recipe import Recipe, from_mapping, kinds_of, read_recipe
 from tfft.tasks import TASKS
 
 FAILED = 2  # exit code of everything that ends in a line instead of a result
+FAILED_CHECK = 1  # of a check that found a fault
 
 QUICKSTART_TEXTS = ("My parcel says delivered, but there is nothing at the door.", "Why was my card charged twice?")
 
@@ -78,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run", help="run folder")
     sub.add_argument("folder", help="the model's folder, such as saved_models/sentiment")
     sub.add_argument("--model-version", type=int, metavar="N", help="version number; the next free one by default")
+    _add_serving_flag(sub)
+
+    sub = verb("check", _check, "prove that an export loads and answers as TensorFlow Serving wants it")
+    sub.add_argument("folder", help="a model's folder, whose highest version is checked, or a version's")
+    _add_serving_flag(sub)
+    sub.add_argument("--json", action="store_true", help="print what was found as JSON")
 
     sub = verb("quickstart", _quickstart, "train on the embedded customer messages: a first run in a minute")
     sub.add_argument("--out", help="run folder; runs/quickstart, runs/quickstart-2, ... by default")
@@ -121,6 +128,11 @@ def _add_reading_flags(sub: argparse.ArgumentParser, *columns: str) -> None:
         sub.add_argument(f"--{column}", metavar="COLUMN", help=f"column of the {column}; found or known by default")
     sub.add_argument("--encoding", default="utf-8", help="of text files (default utf-8)")
     sub.add_argument("--bad-rows", default="stop", choices=("stop", "drop"), help="unusable rows: stop, or drop them")
+
+
+def _add_serving_flag(sub: argparse.ArgumentParser) -> None:
+    text = f"oldest TensorFlow Serving it must load in (default {SERVING[0]})"
+    sub.add_argument("--serving", choices=SERVING, default=SERVING[0], help=text)
 
 
 def _comma_list(text: str) -> tuple[str, ...]:
@@ -173,7 +185,19 @@ def _export(options: argparse.Namespace) -> None:
     from tfft.export import export_saved_model
     from tfft.runs import load_run
 
-    print(export_saved_model(load_run(options.run), options.folder, options.model_version))
+    print(export_saved_model(load_run(options.run), options.folder, options.model_version, serving=options.serving))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from tfft.proving import newest, prove
+
+    folder = newest(Path(options.folder))
+    found = prove(folder, options.serving)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], ensure_ascii=False, indent=2))
+    else:
+        console.findings(folder, found)
+    return FAILED_CHECK if any(one.cure for one in found) else 0
 
 
 def _quickstart(options: argparse.Namespace) -> None:

@@ -66,6 +66,15 @@ def answer(text: str, given: dict[str, Any], as_json: bool = False) -> None:
     print(f"{given['label']}  {given['score']:.3f}  ({others})  {short}")
 
 
+def findings(folder: Any, found: Sequence[Any]) -> None:
+    """Print what a check of an export found, and what to do about each fault."""
+    rows = [("FAULT" if one.cure else "ok", one.check, one.found) for one in found]
+    table(("", "check", f"{folder}"), rows)
+    for one in found:
+        if one.cure:
+            print(f"{one.check}: {one.cure}")
+
+
 @contextlib.contextmanager
 def log_to_stderr(quiet: bool) -> Iterator[None]:
     """Show tfft's log and progress on stderr; warnings only if quiet."""

@@ -30,3 +30,6 @@ THAWED: dict[str, Any] = {
 def defaults(frozen: bool) -> dict[str, Any]:
     """The table for a backbone that is frozen as a whole, or for one that is not."""
     return dict(FROZEN if frozen else THAWED)
+
+
+SERVING = ("2.13", "2.20")  # oldest TensorFlow Serving an export may be asked to load in; the first by default

@@ -24,5 +24,9 @@ class FreezeError(TfftError, RuntimeError):
     """The freeze contract was broken: a frozen variable moved, or nothing learns."""
 
 
+class ExportError(TfftError, RuntimeError):
+    """An export that would not serve."""
+
+
 class StackError(TfftError, ImportError):
     """The installed TensorFlow, TF-Text, Keras and KerasHub do not fit together."""

@@ -45,6 +45,11 @@ def softmax_head(backbone: keras.Model, num_classes: int, *, pooling: str = "blo
     return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="head_probabilities")(x)
 
 
+def pooled(model: keras.Model) -> Any:
+    """What the last layer of a model with a `softmax_head` reads: a Keras tensor (batch, width)."""
+    return model.get_layer("head_probabilities").input
+
+
 def pool(backbone: keras.Model, pooling: str, suffix: str = "") -> Any:
     """One vector for each text: (batch, width), or (batch, blocks * width) for "blocks".
 

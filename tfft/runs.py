@@ -44,6 +44,8 @@ class Run:
         task: what was trained.
         facts: what it learnt from the training rows.
         config: the recipe, as resolved, as plain data.
+        metrics: scores, seconds and rows, where it was read from a folder that has them.
+        environment: versions and machine, likewise.
     """
 
     model: keras.Model
@@ -51,6 +53,8 @@ class Run:
     task: Task
     facts: Facts
     config: dict[str, Any]
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -142,7 +146,8 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         _set_head_weights(model, backbone, load_file(path / "head.safetensors"))
     except (SafetensorError, KeyError, ValueError) as error:
         raise InvalidValueError(f"{path / 'head.safetensors'} is damaged or of another model: {error}") from None
-    return Run(model, tokenizer, task, facts, config)
+    records = {n: read_json(path / f"{n}.json") for n in ("metrics", "environment") if (path / f"{n}.json").exists()}
+    return Run(model, tokenizer, task, facts, config, **records)
 
 
 def _head_variables(model: keras.Model, backbone: Any) -> dict[str, Any]:

@@ -62,8 +62,14 @@ def inputs_of(ids: tf.RaggedTensor, tokenizer: Any) -> tuple[dict[str, tf.Ragged
     return x, {"token_ids": special_ids(tokenizer)[2], "padding_mask": 0, "segment_ids": 0}
 
 
+def padded_inputs(ids: tf.Tensor, tokenizer: Any) -> dict[str, tf.Tensor]:
+    """The same inputs for token ids (batch, length) that are padded already."""
+    mask = tf.cast(ids != special_ids(tokenizer)[2], tf.int32)
+    return {"token_ids": ids, "padding_mask": mask, "segment_ids": tf.zeros_like(ids)}
+
+
 def encode(
-    tokenizer: Any, texts: Sequence[str], cleaning: Sequence[str] = ()
+    tokenizer: Any, texts: Sequence[str | bytes], cleaning: Sequence[str] = ()
 ) -> tuple[dict[str, tf.RaggedTensor], dict[str, int]]:
     """Tokenise many texts, whole: (inputs of ragged shape (rows, None), value that pads each)."""
     graph = _graph(tokenizer, tuple(cleaning))

@@ -1,0 +1,168 @@
+"""What lies beside an exported graph: a card, labels, golden answers, warm-up requests, and files for the server."""
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from tfft import tokenizing
+from tfft.catalog import CATALOG
+from tfft.evaluation import predict
+from tfft.examples import Examples
+from tfft.proving import EXTRA, GOLDEN, WARMUP
+from tfft.runs import Run, write_json
+
+BATCH = 32  # rows a server joins at most, in batching_parameters.txt and the largest warm-up request
+
+# Of all shapes a client may send, none of them anybody's data.
+TEXTS: tuple[str | bytes, ...] = (
+    "It works as it should.",
+    "",
+    " ",
+    "Where is my parcel? It was to come on Monday, and nobody answers the telephone.",
+    "GREAT!!! and then: awful, awful, awful.",
+    "Crème brûlée, naïve café, Straße, ﬁne",
+    "包裹还没有到，请问什么时候能送到？",
+    "مرحبا بالعالم، أين طلبي؟",
+    "שלום עולם",
+    "🙂👍🏽 👩‍👩‍👧 5️⃣",
+    "tab\tnewline\nnul\0 and <b>mark-up</b> https://example.org/?q=1",
+    b"caf\xe9 is no UTF-8, nor is \xff\xfe",
+    "supercalifragilisticexpialidocious" * 4,
+    "one two three four five six seven eight nine ten " * 60,
+)
+
+
+def write_extra(run: Run, folder: Path) -> None:
+    """Write `assets.extra/` of a version: golden answers, warm-up requests, labels, the card."""
+    extra = folder / EXTRA
+    extra.mkdir()
+    write_json(folder / GOLDEN, golden(run))
+    write_warm_up(folder / WARMUP)
+    if "labels" in run.facts:
+        write_json(extra / "labels.json", run.facts["labels"])
+    (extra / "README.md").write_text(card(run), "utf-8")
+
+
+def golden(run: Run) -> dict[str, Any]:
+    """`TEXTS`, their token ids, and Keras's own answers, as plain data."""
+    x, padding = tokenizing.encode(run.tokenizer, TEXTS, run.config["clean"])
+    nothing = np.zeros((len(TEXTS), 1), "float32"), np.ones(len(TEXTS), "float32")
+    rows, _ = tokenizing.truncate_examples(Examples(x, *nothing, padding), run.tokenizer, run.config["max_length"])
+    answers = run.task.serve(tf.constant(predict(run.model, rows)), run.facts)
+    plain = keras.tree.map_structure(lambda t: t.numpy(), answers)
+    return {
+        "texts": [t if isinstance(t, str) else {"b64": base64.b64encode(t).decode()} for t in TEXTS],
+        "token_ids": rows.x["token_ids"].to_list(),
+        "labels": run.facts.get("labels"),
+        "outputs": {name: value.tolist() for name, value in plain.items() if value.dtype.kind == "f"},
+    }
+
+
+def write_warm_up(path: Path) -> None:
+    """Requests the server answers before it says that it is ready: a short text, the longest, a full batch.
+
+    An error in any of them keeps the server from loading the model, so they are a test on the server itself.
+    """
+    requests = [TEXTS[:1], TEXTS[-1:], (TEXTS * BATCH)[:BATCH]]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for texts in requests:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.signature_name = "serving_default"
+            request.inputs["text"].CopyFrom(tf.make_tensor_proto([tf.compat.as_bytes(t) for t in texts], tf.string))
+            log = prediction_log_pb2.PredictLog(request=request)
+            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+
+
+def card(run: Run) -> str:
+    """The model card, in Markdown: what it was trained on, how good it is, and with what it was made."""
+    config, entry = run.config, CATALOG.get(run.config.get("backbone", ""))
+    facts = {
+        "task": run.task.name,
+        "backbone": config.get("backbone", "unknown"),
+        "licence of the backbone": entry.licence if entry else "see where it comes from",
+        "frozen": config.get("freeze", "unknown"),
+        "data": config.get("data", "unknown"),
+        "longest text": f"{config['max_length']} tokens; longer ones are cut",
+        "cleaning": ", ".join(config["clean"]) or "none",
+    }
+    rows = run.metrics.get("rows", {})
+    facts |= {f"{name} rows": f"{count:,}" for name, count in rows.items()}
+    lines = ["# Model card", "", *_table(("", ""), facts.items())]
+    if "labels" in run.facts:
+        counts = zip(run.facts["labels"], run.facts["counts"], strict=True)
+        lines += ["", "## Labels", "", *_table(("label", "training rows"), counts)]
+    if "test" in run.metrics:
+        plain = {n: f"{v:.4f}" for n, v in run.metrics["test"].items() if isinstance(v, float)}
+        lines += [
+            "",
+            "## Scores",
+            "",
+            f"On {rows['test']:,} test rows, scored once; validation rows chose the epoch.",
+            "",
+        ]
+        lines += _table(("metric", "test"), plain.items())
+    made = {"python": run.environment.get("python"), **run.environment.get("versions", {})}
+    lines += ["", "## Made with", "", *_table(("", "version"), made.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[Any, Any]]) -> list[str]:
+    cells = [head, ("---", "---"), *rows]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
+
+
+def write_beside(root: Path) -> None:
+    """Write what a server needs into the model's folder; files that are there stay as they are."""
+    name = root.name
+    for file, content in _beside(name).items():
+        path = root / file
+        if not path.exists():
+            path.write_text(content, "utf-8")
+
+
+def _beside(name: str) -> dict[str, str]:
+    return {
+        "models.config": f"""\
+model_config_list {{
+  config {{
+    name: '{name}'
+    base_path: '/models/{name}'
+    model_platform: 'tensorflow'
+  }}
+}}
+""",
+        "batching_parameters.txt": f"""\
+max_batch_size {{ value: {BATCH} }}
+batch_timeout_micros {{ value: 2000 }}
+num_batch_threads {{ value: 4 }}
+max_enqueued_batches {{ value: 100 }}
+""",
+        "docker-compose.yml": f"""\
+services:
+  serving:
+    image: tensorflow/serving:2.19.1
+    ports: ["8500:8500", "8501:8501"]
+    volumes: [".:/models/{name}:ro"]
+    command:
+      - --model_config_file=/models/{name}/models.config
+      - --enable_batching
+      - --batching_parameters_file=/models/{name}/batching_parameters.txt
+""",
+        "README.md": f"""\
+# {name}, for TensorFlow Serving
+    docker compose up
+
+    curl -d '{{"instances": ["It works as it should."]}}' http://localhost:8501/v1/models/{name}:predict
+    curl http://localhost:8501/v1/models/{name}
+    curl http://localhost:8501/v1/models/{name}/metadata
+
+Each numbered folder is a version; the server answers with the largest. What it was trained on and how good it is
+stands in `assets.extra/README.md` of each.
+""",
+    }

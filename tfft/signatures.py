@@ -1,0 +1,89 @@
+"""What an export answers: each signature as a function of tensors, in operations TensorFlow Serving has.
+
+No `jit_compile`: Serving has XLA off. No Python function, no operation newer than Serving 2.13.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfft import fusing, heads, tokenizing
+from tfft.examples import dense_inputs
+from tfft.runs import Run
+
+Signature = tuple[Callable[[Any], dict[str, Any]], list[tf.TensorSpec]]  # the function, and what it takes
+
+TEXT = [tf.TensorSpec([None], tf.string, name="text")]
+IDS = [tf.TensorSpec([None, None], tf.int32, name="token_ids")]
+EXAMPLES = [tf.TensorSpec([None], tf.string, name="inputs")]  # the name TensorFlow Serving gives them
+
+
+def signatures(run: Run) -> dict[str, Signature]:
+    """All signatures of a run's export; every output is batch first.
+
+    - `serving_default`: `text` (batch,) -> what the task serves
+    - `tokens`: `token_ids` (batch, length), padded as `tokenize` pads -> the same
+    - `tokenize`: `text` -> `token_ids` (batch, length) int32, cut as for training, padded to the longest
+    - `embed`: `text` -> `embedding` (batch, width): what the head's last layer reads
+    - `classify`, where there are labels: `inputs` (batch,), serialized `tf.Example`s with a feature `text` ->
+      `classes` and `scores` (batch, labels)
+    - `regress`, where there are two labels: `inputs` -> `outputs` (batch,), the probability of the second
+    """
+    tokenizer, facts = run.tokenizer, run.facts
+    end = tokenizing.special_ids(tokenizer)[1]
+    names = [tensor.name for tensor in run.model.inputs]
+    outputs = {"answers": run.model.output, "embedding": heads.pooled(run.model)}
+    model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
+
+    # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
+    @tf.function(input_signature=TEXT, autograph=False)
+    def ragged_ids(text: tf.Tensor) -> tf.RaggedTensor:
+        ids = tokenizing.token_ids(tokenizer, text, run.config["clean"])
+        return tokenizing.truncate(ids, run.config["max_length"], end)
+
+    @tf.function(input_signature=TEXT, autograph=False)
+    def outputs_of(text: tf.Tensor) -> dict[str, Any]:
+        rows = tf.shape(text)[0]
+        text = tf.concat([text, tf.fill([tf.cast(tf.equal(rows, 0), tf.int32)], "")], 0)  # no op likes a batch of none
+        x, padding = tokenizing.inputs_of(ragged_ids(text), tokenizer)
+        found = model(dense_inputs(x, padding, names), training=False)
+        return keras.tree.map_structure(lambda t: t[:rows], found)
+
+    def serving_default(text: tf.Tensor) -> dict[str, Any]:
+        return run.task.serve(outputs_of(text)["answers"], facts)
+
+    def tokenize(text: tf.Tensor) -> dict[str, Any]:
+        return {"token_ids": ragged_ids(text).to_tensor(tokenizing.special_ids(tokenizer)[2])}
+
+    def tokens(token_ids: tf.Tensor) -> dict[str, Any]:
+        x = tokenizing.padded_inputs(token_ids, tokenizer)
+        return run.task.serve(model({n: x[n] for n in names}, training=False)["answers"], facts)
+
+    def embed(text: tf.Tensor) -> dict[str, Any]:
+        return {"embedding": outputs_of(text)["embedding"]}
+
+    def classify(inputs: tf.Tensor) -> dict[str, Any]:
+        answers = serving_default(_text_of(inputs))
+        return {"classes": answers["labels"], "scores": answers["probabilities"]}
+
+    def regress(inputs: tf.Tensor) -> dict[str, Any]:
+        return {"outputs": serving_default(_text_of(inputs))["probabilities"][:, 1]}
+
+    found: dict[str, Signature] = {
+        "serving_default": (serving_default, TEXT),
+        "tokens": (tokens, IDS),
+        "tokenize": (tokenize, TEXT),
+        "embed": (embed, TEXT),
+    }
+    if "labels" in facts:
+        found["classify"] = classify, EXAMPLES
+    if len(facts.get("labels", ())) == 2:
+        found["regress"] = regress, EXAMPLES
+    return found
+
+
+def _text_of(examples: tf.Tensor) -> tf.Tensor:
+    """The feature `text` of serialized examples; one that lacks it is an empty text."""
+    return tf.io.parse_example(examples, {"text": tf.io.FixedLenFeature([], tf.string, "")})["text"]
