@@ -87,7 +87,7 @@ def card(run: Run) -> str:
         "backbone": config.get("backbone", "unknown"),
         "licence of the backbone": entry.licence if entry else "see where it comes from",
         "frozen": config.get("freeze", "unknown"),
-        "data": config.get("data", "unknown"),
+        "data": Path(config.get("data", "unknown")).name,  # not where it lay on the machine that trained
         "longest text": f"{config['max_length']} tokens; longer ones are cut",
         "cleaning": ", ".join(config["clean"]) or "none",
     }
