@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-# Serving 2.13 to 2.19 link TF-Text 2.12, which has none of their operations (docs/serving.md).
+# Serving 2.13 to 2.19 link TF-Text 2.12, which has none of their operations.
 NEW_IN_SERVING_2_20 = ("_trimmer_ops.so", "_utf8_binarize_op.so")
 
 STRING = 7  # TF_STRING
