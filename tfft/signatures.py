@@ -37,19 +37,19 @@ def signatures(run: Run) -> dict[str, Signature]:
     outputs = {"answers": run.model.output, "embedding": heads.pooled(run.model)}
     model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
 
-    # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
-    @tf.function(input_signature=TEXT, autograph=False)
-    def ragged_ids(text: tf.Tensor) -> tf.RaggedTensor:
+    def encode(text: tf.Tensor) -> tf.RaggedTensor:
         ids = tokenizing.token_ids(tokenizer, text, run.config["clean"])
         return tokenizing.truncate(ids, run.config["max_length"], end)
 
-    @tf.function(input_signature=TEXT, autograph=False)
-    def outputs_of(text: tf.Tensor) -> dict[str, Any]:
+    def answer(text: tf.Tensor) -> dict[str, Any]:
         rows = tf.shape(text)[0]
         text = tf.concat([text, tf.fill([tf.cast(tf.equal(rows, 0), tf.int32)], "")], 0)  # no op likes a batch of none
         x, padding = tokenizing.inputs_of(ragged_ids(text), tokenizer)
         found = model(dense_inputs(x, padding, names), training=False)
         return keras.tree.map_structure(lambda t: t[:rows], found)
+
+    # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
+    ragged_ids, outputs_of = (tf.function(f, input_signature=TEXT, autograph=False) for f in (encode, answer))
 
     def serving_default(text: tf.Tensor) -> dict[str, Any]:
         return run.task.serve(outputs_of(text)["answers"], facts)
