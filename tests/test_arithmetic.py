@@ -104,8 +104,9 @@ def test_weights_and_exports_stay_float32(presets: Any, reviews: list[dict[str, 
     assert {str(v.dtype) for v in model.trainable_variables} == {"float32"}
     task = tfft.get_task("text-classification")
     _, tokenizer = tfft.load_backbone(presets("bert"))
+    facts = {"labels": ["neg", "pos"], "counts": [4, 4]}
     config = {"max_length": 16, "clean": ["whitespace"]}
-    path = tfft.export_saved_model(Run(model, tokenizer, task, {"labels": ["neg", "pos"]}, config), tmp_path / "export")
+    path = tfft.export_saved_model(Run(model, tokenizer, task, facts, config), tmp_path / "export")
     graph = tf.saved_model.load(str(path)).signatures["serving_default"].graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     assert tf.bfloat16.as_datatype_enum not in {attr.type for node in nodes for attr in node.attr.values()}
