@@ -10,14 +10,15 @@ import pytest
 
 import tfft
 from tests.test_proving import make_run
-from tfft.runtime import RuntimeFailedError, messages
+from tfft.capi import RuntimeFailedError, messages
 
 TEXTS = ["the movie was good", "awful", "", "A GREAT film, caf\u00e9 \U0001f600 " + "very " * 80, "i was fine"]
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from tfft.runtime import Runtime, RuntimeFailedError
+from tfft.capi import RuntimeFailedError
+from tfft.runtime import Runtime
 
 served = Runtime().load(Path(sys.argv[1]))
 answers = served.run({"text": json.loads(sys.argv[2])})

@@ -101,7 +101,7 @@ class FusedBlock(keras.layers.Layer):
     def _transpose(self, x: Any, axes: tuple[int, ...]) -> Any:
         if not self.served:
             return ops.transpose(x, axes)
-        # oneDNN's kernel for a float transpose takes 50 us to start, TensorFlow's own for integers 10
+        # oneDNN's transpose of floats is slow to start where tensors are small, TensorFlow's own of integers is not
         return tf.bitcast(tf.transpose(tf.bitcast(x, tf.int32), axes), x.dtype)
 
     def _attend(

@@ -48,3 +48,6 @@ TEXT_OPS = frozenset(
 SINCE_2_20 = frozenset({"TFText>RoundRobinTrim", "TFText>RoundRobinGenerateMasks", "TFText>Utf8Binarize"})
 # These need a Python interpreter.
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+
+# The files of TF-Text's package that hold them.
+LIBRARIES_SINCE_2_20 = ("_trimmer_ops.so", "_utf8_binarize_op.so")

@@ -49,7 +49,7 @@ def signatures(run: Run) -> dict[str, Signature]:
         return keras.tree.map_structure(lambda t: t[:rows], found)
 
     # Traced once for several signatures: tracing a BPE tokenizer takes seconds. A call within the graph costs a short
-    # text 1.4 ms, so the default signature has none.
+    # text a tenth of its time, so the default signature has none.
     ragged_ids, outputs_of = (tf.function(f, input_signature=TEXT, autograph=False) for f in (encode, answer))
 
     def serving_default(text: tf.Tensor) -> dict[str, Any]:
