@@ -60,7 +60,8 @@ def prove(folder: Path, serving: str = OLDEST, version: str | None = None) -> li
         version: the name the folder will have; its own by default.
     """
     name = version or folder.name
-    command = [sys.executable, "-m", "tfft.checks", str(folder), "--serving", serving, "--name", name]
+    # -P: without it the folder one stands in comes before the installed packages
+    command = [sys.executable, "-P", "-m", "tfft.checks", str(folder), "--serving", serving, "--name", name]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     last = child.stdout.strip().rpartition("\n")[2]
     try:
