@@ -107,8 +107,22 @@ def _padding_mask(backbone: keras.Model) -> Any:
     raise InvalidValueError(f"pooling needs a backbone with a token_ids input; {backbone.name} has: {list(inputs)}")
 
 
+@keras.saving.register_keras_serializable(package="tfft")
+class MeanOfTokens(keras.layers.GlobalAveragePooling1D):
+    """Keras's masked mean as a product of mask and tokens: TensorFlow sums a middle axis on one thread, slowly.
+
+    A layer, for what is computed of a mask alone must not count as frozen.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """Of (batch, length, width) and a mask (batch, length), 1 at tokens, the mean (batch, width)."""
+        counted = ops.expand_dims(ops.cast(mask, inputs.dtype), 1)  # (batch, 1, length)
+        total = ops.squeeze(ops.matmul(counted, inputs), 1)
+        return total / ops.maximum(ops.sum(counted, axis=2), 1)
+
+
 def _mean(sequence: Any, mask: Any, suffix: str = "") -> Any:
-    return keras.layers.GlobalAveragePooling1D(name=f"head_mean{suffix}")(sequence, mask=mask)
+    return MeanOfTokens(name=f"head_mean{suffix}")(sequence, mask=mask)
 
 
 def _normalise(x: Any, suffix: str = "") -> Any:
