@@ -12,7 +12,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -55,15 +55,18 @@ class FusedBlock(keras.layers.Layer):
 
     def call(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
         """The block's output, (batch, length, width)."""
-        encoder, (batch, length), width = self.encoder, ops.shape(x)[:2], x.shape[-1]
+        encoder, width = self.encoder, x.shape[-1]
+        # Of the mask, which all blocks share: what is computed from its shape is then computed once for all.
+        batch, length = ops.shape(x if padding_mask is None else padding_mask)[:2]
         attention_norm = functools.partial(self._norm, encoder._self_attention_layer_norm)
         inner_norm = functools.partial(self._norm, encoder._feedforward_layer_norm)
-        places = _places(padding_mask) if self.served and padding_mask is not None else None
-        tokens = _pack(ops.reshape(x, (-1, width)), places)  # (tokens, width)
+        packing = _packing(padding_mask) if self.served and padding_mask is not None else None
+        tokens = ops.reshape(x, (-1, width))
+        tokens = tokens if packing is None else tf.gather(tokens, packing.positions)  # (tokens, width)
         own = x[:, 0] if self.first_only else tokens  # the tokens that are answered for
 
         normed, own_normed = (attention_norm(t) if encoder.normalize_first else t for t in (tokens, own))
-        gathered = self._attend(normed, own_normed, (batch, length), places, padding_mask, training)
+        gathered = self._attend(normed, own_normed, (batch, length), packing, padding_mask, training)
         y = self._product(gathered, [encoder._self_attention_layer.output_dense], (-1, width), self.compute_dtype)
         y = encoder._self_attention_dropout(y, training=training) + own
         y = y if encoder.normalize_first else attention_norm(y)
@@ -76,7 +79,7 @@ class FusedBlock(keras.layers.Layer):
         y = y if encoder.normalize_first else inner_norm(y)
         if self.first_only:
             return ops.reshape(y, (batch, 1, width))
-        return ops.reshape(_unpack(y, places), (batch, length, width))
+        return ops.reshape(y if packing is None else tf.gather(y, packing.tokens), (batch, length, width))
 
     def compute_output_spec(self, x: Any, **kwargs: Any) -> Any:
         """Known without a trace of the call."""
@@ -96,37 +99,36 @@ class FusedBlock(keras.layers.Layer):
             return layer(x)
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-        return centred * ops.rsqrt(variance + layer.epsilon) * layer.gamma + layer.beta
-
-    def _transpose(self, x: Any, axes: tuple[int, ...]) -> Any:
-        if not self.served:
-            return ops.transpose(x, axes)
-        # oneDNN's transpose of floats is slow to start where tensors are small, TensorFlow's own of integers is not
-        return tf.bitcast(tf.transpose(tf.bitcast(x, tf.int32), axes), x.dtype)
+        return centred * (ops.rsqrt(variance + layer.epsilon) * layer.gamma) + layer.beta
 
     def _attend(
-        self, tokens: Any, own: Any, shape: tuple[Any, Any], places: Any, padding_mask: Any, training: bool | None
+        self, tokens: Any, own: Any, shape: tuple[Any, Any], packing: Any, padding_mask: Any, training: bool | None
     ) -> Any:
         """What each token that is answered for gathers from its row: (tokens, heads * size)."""
         attention, (batch, length) = self.encoder._self_attention_layer, shape
         heads, size = attention.num_heads, attention.key_dim
 
-        def projected(t: Any, layers: list[Any], positions: Any, where: Any) -> list[Any]:
-            y = self._product(t, layers, (t.shape[-1], -1))
-            y = ops.reshape(_unpack(y, where), (batch, positions, len(layers), heads, size))
-            return ops.unstack(self._transpose(y, (2, 0, 3, 1, 4)), len(layers))  # each (batch, heads, positions, size)
+        def projected(t: Any, layers: list[Any], positions: Any, packing: Any) -> list[Any]:
+            y = self._product(t, layers, (t.shape[-1], -1))  # (tokens, layers * heads * size)
+            if packing is None:
+                y = ops.transpose(ops.reshape(y, (batch, positions, len(layers), heads, size)), (2, 0, 3, 1, 4))
+            else:
+                y = _by_head(y, packing, len(layers), heads)
+            return ops.unstack(y, len(layers))  # each (batch, heads, positions, size)
 
         query, others = [attention.query_dense], [attention.key_dense, attention.value_dense]
         if self.first_only:
-            (q,), (k, v) = projected(own, query, 1, None), projected(tokens, others, length, places)
+            (q,), (k, v) = projected(own, query, 1, None), projected(tokens, others, length, packing)
         else:
-            q, k, v = projected(tokens, query + others, length, places)
+            q, k, v = projected(tokens, query + others, length, packing)
         scores = ops.cast(ops.matmul(q * size**-0.5, ops.transpose(k, (0, 1, 3, 2))), self.compute_dtype)
         if padding_mask is not None:
             scores = scores + (1 - ops.cast(padding_mask, scores.dtype))[:, None, None, :] * -1e9
         weights = attention._dropout_layer(ops.softmax(scores), training=training)
-        gathered = self._transpose(ops.matmul(ops.cast(weights, self.product_dtype), v), (0, 2, 1, 3))
-        return _pack(ops.reshape(gathered, (-1, heads * size)), None if self.first_only else places)
+        gathered = ops.matmul(ops.cast(weights, self.product_dtype), v)  # (batch, heads, positions, size)
+        if packing is None or self.first_only:
+            return ops.reshape(ops.transpose(gathered, (0, 2, 1, 3)), (-1, heads * size))
+        return _by_token(gathered, packing, length)
 
 
 def _side_by_side(layers: list[Any], shape: tuple[int, int]) -> tuple[Any, Any]:
@@ -138,23 +140,34 @@ def _side_by_side(layers: list[Any], shape: tuple[int, int]) -> tuple[Any, Any]:
     return ops.concatenate(kernels, axis=-1), ops.concatenate(biases, axis=-1)
 
 
-def _places(padding_mask: Any) -> tuple[Any, Any]:
-    """Of a mask (batch, length): which positions hold tokens (tokens,), and which token each holds (batch * length,).
+class _Packing(NamedTuple):
+    """Where the tokens of a batch are, int32."""
 
-    Padding is given the token before it: no one reads it there.
-    """
-    real = tf.reshape(padding_mask, (-1,)) != 0
-    return tf.where(real)[:, 0], tf.maximum(tf.cumsum(tf.cast(real, tf.int32)) - 1, 0)
+    positions: Any  # (tokens,): which of the batch * length positions each token holds
+    tokens: Any  # (batch, length): which token each position holds; padding, the one before it: no one reads it there
 
 
-def _pack(x: Any, places: tuple[Any, Any] | None) -> Any:
-    """Of rows (batch * length, width) those that are tokens; all of them without places."""
-    return x if places is None else tf.gather(x, places[0])
+def _packing(padding_mask: Any) -> _Packing:
+    real = padding_mask != 0  # (batch, length)
+    flat = tf.reshape(real, (-1,))
+    tokens = tf.maximum(tf.cumsum(tf.cast(flat, tf.int32)) - 1, 0)
+    return _Packing(tf.cast(tf.where(flat)[:, 0], tf.int32), tf.reshape(tokens, tf.shape(real)))
 
 
-def _unpack(x: Any, places: tuple[Any, Any] | None) -> Any:
-    """Rows (tokens, width) back at their positions (batch * length, width)."""
-    return x if places is None else tf.gather(x, places[1])
+# One gather moves what a transpose and a gather would move twice.
+def _by_head(y: Any, packing: _Packing, count: int, heads: int) -> Any:
+    """Of tokens (tokens, count * heads * size) each head's part of each row: (count, batch, heads, length, size)."""
+    parts = tf.range(count * heads)
+    index = packing.tokens[tf.newaxis, :, tf.newaxis, :] * parts.shape[0] + tf.reshape(parts, (count, 1, heads, 1))
+    return tf.gather(tf.reshape(y, (-1, y.shape[-1] // parts.shape[0])), index)
+
+
+def _by_token(x: Any, packing: _Packing, length: Any) -> Any:
+    """Back again: of rows (batch, heads, length, size) what each token has, (tokens, heads * size)."""
+    heads, size = x.shape[1], x.shape[-1]
+    row, place = packing.positions // length, packing.positions % length
+    index = (row * heads * length + place)[:, tf.newaxis] + tf.range(heads) * length
+    return tf.reshape(tf.gather(tf.reshape(x, (-1, size)), index), (-1, heads * size))
 
 
 def fused(model: keras.Model, *, served: bool = False, product_dtype: str | None = None) -> keras.Model:
