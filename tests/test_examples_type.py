@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfft.examples import Ragged, Shared, as_arrays, dense_inputs, lengths, release, take
+from tfft.examples import Ragged, Shared, as_arrays, lengths, release, take
 
 IDS = tf.ragged.constant([[5, 6, 7], [8], [9, 9]], dtype=tf.int32)
 
@@ -86,11 +86,3 @@ def test_values_of_a_file_are_the_same_after_their_pages_were_given_back(dtype: 
     assert type(before) is np.ndarray  # a copy, which no release can touch
     np.testing.assert_array_equal(take(ragged, np.array([1, 0]), 1000), before)
     np.testing.assert_array_equal(np.asarray(mapped).ravel(), values)
-
-
-def test_a_batch_is_padded_in_the_graph() -> None:
-    x = {"token_ids": IDS, "vector": tf.zeros((3, 2)), "unused": IDS}
-    found = dense_inputs(x, {"token_ids": 1}, ["token_ids", "vector"])
-    assert found.keys() == {"token_ids", "vector"}
-    assert found["token_ids"].numpy().tolist() == [[5, 6, 7], [8, 1, 1], [9, 9, 1]]
-    assert dense_inputs(x, {"token_ids": 1}, ["token_ids"], length=5)["token_ids"].shape == (3, 5)

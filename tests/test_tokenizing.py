@@ -40,6 +40,40 @@ def test_truncate(rows: list[list[int]], most: int, end: int | None) -> None:
     assert tokenizing.truncate(ragged, most, end).to_list() == expected
 
 
+class Digits:
+    """A tokenizer of digits: "12" is the tokens 1 and 2."""
+
+    def __init__(self, start: int | None, end: int | None) -> None:
+        self.start_token_id, self.end_token_id, self.pad_token_id = start, end, 0
+
+    def __call__(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        return tf.strings.to_number(tf.strings.bytes_split(texts), tf.int32)
+
+
+@given(
+    st.lists(st.text("123456789", max_size=12), min_size=1, max_size=6),
+    st.integers(3, 10),
+    st.sampled_from([None, 77]),
+    st.sampled_from([None, 99]),
+)
+def test_padded_for_an_export_as_cut_for_training(texts: list[str], most: int, start: Any, end: Any) -> None:
+    tokenizer = Digits(start, end)
+    ragged = tokenizing.truncate(tokenizing.token_ids(tokenizer, tf.constant(texts)), most, end)
+    ids, mask = tokenizing.padded_ids(tokenizer, tf.constant(texts), (), most)
+    np.testing.assert_array_equal(ids, ragged.to_tensor(0))
+    np.testing.assert_array_equal(mask, tf.ones_like(ragged).to_tensor(0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_real_tokenizer_pads_for_an_export_as_it_cuts_for_training(family: str, presets: Any) -> None:
+    _, tokenizer = tfft.load_backbone(presets(family))
+    end, pad = tokenizing.special_ids(tokenizer)[1:]
+    texts = tf.constant(["the movie was good and long and long", "", "good", "caf\u00e9 \U0001f600"])
+    in_graph = tf.function(lambda t: tokenizing.padded_ids(tokenizer, t, ("whitespace",), 6), autograph=False)
+    ragged = tf.function(lambda t: tokenizing.token_ids(tokenizer, t, ("whitespace",)), autograph=False)(texts)
+    np.testing.assert_array_equal(in_graph(texts)[0], tokenizing.truncate(ragged, 6, end).to_tensor(pad))
+
+
 def test_a_nul_byte_does_not_end_the_text(presets: Any) -> None:
     _, tokenizer = tfft.load_backbone(presets("bert"))
     assert ids_of(tokenizer, ["the\x00movie"]) == ids_of(tokenizer, ["the movie"])

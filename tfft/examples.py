@@ -1,7 +1,6 @@
 """Encoded rows: what a task's `encode` gives and what batches are made of."""
 
 import mmap
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,15 +91,3 @@ def release(value: Any) -> None:
     mapped: Any = array.base if isinstance(array, np.memmap) else None
     if isinstance(mapped, mmap.mmap):
         mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def dense_inputs(
-    x: dict[str, Any], padding: dict[str, int], names: Collection[str], length: Any = None
-) -> dict[str, Any]:
-    """Pad a batch in the graph: the inputs called `names`, dense (batch, length), to the longest row by default."""
-    shape = None if length is None else tf.stack([-1, tf.cast(length, tf.int64)])
-    return {
-        name: x[name].to_tensor(padding[name], shape=shape) if isinstance(x[name], tf.RaggedTensor) else x[name]
-        for name in x
-        if name in names
-    }

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from tfft import fusing, heads, tokenizing
-from tfft.examples import dense_inputs
 from tfft.runs import Run
 
 Signature = tuple[Callable[[Any], dict[str, Any]], list[tf.TensorSpec]]  # the function, and what it takes
@@ -32,34 +31,34 @@ def signatures(run: Run) -> dict[str, Signature]:
     - `regress`, where there are two labels: `inputs` -> `outputs` (batch,), the probability of the second
     """
     tokenizer, facts = run.tokenizer, run.facts
-    end = tokenizing.special_ids(tokenizer)[1]
+    pad = tokenizing.special_ids(tokenizer)[2]
     names = [tensor.name for tensor in run.model.inputs]
     outputs = {"answers": run.model.output, "embedding": heads.pooled(run.model)}
     model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
 
-    def encode(text: tf.Tensor) -> tf.RaggedTensor:
-        ids = tokenizing.token_ids(tokenizer, text, run.config["clean"])
-        return tokenizing.truncate(ids, run.config["max_length"], end)
+    def encode(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tokenizing.padded_ids(tokenizer, text, run.config["clean"], run.config["max_length"])
+
+    def outputs_for(ids: tf.Tensor, mask: tf.Tensor) -> dict[str, Any]:
+        x = tokenizing.padded_inputs(ids, mask)
+        return model({name: x[name] for name in names}, training=False)
 
     def answer(text: tf.Tensor) -> dict[str, Any]:
         rows = tf.shape(text)[0]
         text = tf.concat([text, tf.fill([tf.cast(tf.equal(rows, 0), tf.int32)], "")], 0)  # no op likes a batch of none
-        x, padding = tokenizing.inputs_of(ragged_ids(text), tokenizer)
-        found = model(dense_inputs(x, padding, names), training=False)
-        return keras.tree.map_structure(lambda t: t[:rows], found)
+        return keras.tree.map_structure(lambda t: t[:rows], outputs_for(*ids_of(text)))
 
     # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
-    ragged_ids, outputs_of = (tf.function(f, input_signature=TEXT, autograph=False) for f in (encode, answer))
+    ids_of, outputs_of = (tf.function(f, input_signature=TEXT, autograph=False) for f in (encode, answer))
 
     def serving_default(text: tf.Tensor) -> dict[str, Any]:
         return run.task.serve(outputs_of(text)["answers"], facts)
 
     def tokenize(text: tf.Tensor) -> dict[str, Any]:
-        return {"token_ids": ragged_ids(text).to_tensor(tokenizing.special_ids(tokenizer)[2])}
+        return {"token_ids": ids_of(text)[0]}
 
     def tokens(token_ids: tf.Tensor) -> dict[str, Any]:
-        x = tokenizing.padded_inputs(token_ids, tokenizer)
-        return run.task.serve(model({n: x[n] for n in names}, training=False)["answers"], facts)
+        return run.task.serve(outputs_for(token_ids, tf.cast(token_ids != pad, tf.int32))["answers"], facts)
 
     def embed(text: tf.Tensor) -> dict[str, Any]:
         return {"embedding": outputs_of(text)["embedding"]}
