@@ -108,6 +108,7 @@ def fit(
         jit_compile=False,
         steps_per_execution=together,
     )
+    _build_state(learner, train)
     stopping = [] if judged is None else [_early_stopping(monitor or table["monitor"], patience or table["patience"])]
     before = _fingerprints(model)
     with work("training", steps) as advance:
@@ -121,6 +122,15 @@ def fit(
         )
     freezing.check_kept(before, _fingerprints(model))
     return history
+
+
+def _build_state(learner: keras.Model, train: Examples) -> None:
+    """Make the variables of optimizer and metrics now: made within the step, they have TensorFlow trace it twice."""
+    learner.optimizer.build(learner.trainable_variables)
+    y = np.asarray(train.y)[:1]
+    if isinstance(learner.output, keras.KerasTensor) and None not in learner.output.shape[1:]:
+        learner.compute_metrics(None, y, np.zeros((1, *learner.output.shape[1:]), "float32"))
+        learner.reset_metrics()
 
 
 def schedule(
