@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ MODES = ("auto", "always", "never")
 DTYPES = ("float32", "float16", "bfloat16")
 FREE_SHARE = 0.5  # of the free disk that the cache may take by default
 WRITE_RATE, READ_RATE = 300e6, 1.5e9  # bytes a second, cautious for a laptop's SSD and the page cache
+
+_LAYOUTS: weakref.WeakKeyDictionary[keras.Model, dict[str, Field] | str] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,9 @@ def frozen_outputs(
     """
     if cache.mode == "never":
         return None
-    fields = layout(prefix, suffix, rows)
+    fields = _LAYOUTS.get(suffix)
+    if fields is None:  # found out once, by the first rows
+        fields = _LAYOUTS[suffix] = layout(prefix, suffix, rows)
     if isinstance(fields, str):
         log.info("cache: no, %s", fields)
         return None
