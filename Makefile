@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint types format accuracy benchmark wheel clean
+.PHONY: quickstart test test-slow browser lint types format accuracy benchmark wheel clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tfft quickstart
@@ -13,9 +13,15 @@ test: lint types
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 # The rest: accuracies on public data sets, the wheel in an empty environment, the notebook. Up to an hour on 2 cores.
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest --nbmake notebooks
+
+# For the page's test, which is skipped, visibly, where a browser is not there and cannot be installed.
+browser:
+	@command -v chromedriver chromium >/dev/null || \
+		{ command -v apt-get >/dev/null && apt-get update -q && apt-get install -qy chromium chromium-driver; } || \
+		echo "no chromium: the page's test will be skipped"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -58,3 +58,26 @@ def test_readmes_commands_run(minilm: Path, tmp_path: Path) -> None:
     assert "accuracy" in done.stdout
     assert (tmp_path / "saved_models" / "x" / "1" / "saved_model.pb").exists()
     assert re.search(r"^delivery +0\.\d+", done.stdout, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_readmes_server_is_asked_by_curl_and_by_the_client(readme: str, presets: Any, tmp_path: Path) -> None:
+    from tests.test_proving import make_run
+    from tests.test_server import serving
+
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    text = (ROOT / readme).read_text("utf-8")
+    fences = [block for _, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)]
+    lines = next(block for block in fences if "tfft serve saved" in block).splitlines()
+    code = next(block for block in fences if "tfft.Client" in block)
+    assert lines[0] == "tfft serve saved_models &"
+    tfft.export_saved_model(make_run(presets("bert")), tmp_path / "saved_models" / "x")
+    with serving(tmp_path / "saved_models") as running:
+        for line in lines[1:]:
+            command = line.replace("http://localhost:8501", running.address)
+            done = subprocess.run(["bash", "-c", f"{command} -fsS"], capture_output=True, text=True, check=True)
+            assert done.stdout.startswith('{"')
+        scope: dict[str, Any] = {"tfft": tfft}
+        exec(code.replace("http://localhost:8501", running.address), scope)
+        assert scope["client"].predict(["Where is my parcel?"])[0]["label"] in ("neg", "pos")

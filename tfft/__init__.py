@@ -32,6 +32,7 @@ MESSAGES = Path(__file__).with_name("messages")
 # public name -> the module it lives in
 _PUBLIC = {
     "TfftError": "errors",
+    "ServerError": "errors",
     "load_data": "data",
     "load_backbone": "backbones",
     "get_task": "tasks",
@@ -44,12 +45,14 @@ _PUBLIC = {
     "predict": "evaluation",
     "evaluate": "evaluation",
     "export_saved_model": "export",
+    "export_onnx": "onnx_export",
     "load_run": "runs",
     "Recipe": "recipe",
     "train": "pipeline",
     "evaluate_run": "pipeline",
     "predict_texts": "pipeline",
     "advise_data": "pipeline",
+    "Client": "client",
     "Cache": "caching",
     "show_progress": "progress",
 }

@@ -14,7 +14,19 @@ from typing import Any
 
 
 class RuntimeFailedError(RuntimeError):
-    """What the runtime answered in place of a result."""
+    """What the runtime answered in place of a result.
+
+    Attributes:
+        code: TensorFlow's; 3 is an invalid argument.
+    """
+
+    def __init__(self, message: str, code: int = 3) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+STRING = 7  # TF_STRING
+DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 6: "int8", 9: "int64", 10: "bool", 19: "float16"}
 
 
 class Buffer(ctypes.Structure):
@@ -96,7 +108,7 @@ def package_folder(name: str) -> Path:
 
 
 def messages() -> Any:
-    """TensorFlow's protocol messages, `meta_graph_pb2` and `saved_model_pb2`, without TensorFlow.
+    """TensorFlow's protocol messages, and the server's, without TensorFlow.
 
     They live below a package whose `__init__` would load the whole of it; an empty one stands in.
     """
@@ -108,15 +120,20 @@ def messages() -> Any:
         sys.modules["tensorflow"] = stand_in
     elif hasattr(stand_in, "constant"):
         raise RuntimeFailedError("TensorFlow's Python is loaded in this process; its C++ runtime needs one of its own")
+    from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import op_def_pb2
     from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
     from tensorflow_serving.apis import prediction_log_pb2
+    from tensorflow_serving.config import model_server_config_pb2
 
     return types.SimpleNamespace(
         OpList=op_def_pb2.OpList,
         MetaGraphDef=meta_graph_pb2.MetaGraphDef,
         SavedModel=saved_model_pb2.SavedModel,
+        SignatureDef=meta_graph_pb2.SignatureDef,
         PredictionLog=prediction_log_pb2.PredictionLog,
+        Example=example_pb2.Example,
+        ModelServerConfig=model_server_config_pb2.ModelServerConfig,
     )
 
 
@@ -135,7 +152,7 @@ class Status:
         said = self.c.TF_Message(self.pointer).decode(errors="replace")
         self.c.TF_DeleteStatus(self.pointer)
         if failed and kind is None:
-            raise RuntimeFailedError(said)
+            raise RuntimeFailedError(said, failed)
 
 
 def _library(folder: Path, name: str) -> Path:

@@ -9,7 +9,6 @@ import argparse
 import base64
 import dataclasses
 import json
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,16 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from tfft.capi import RuntimeFailedError
+from tfft.capi import RuntimeFailedError, messages
 from tfft.proving import GOLDEN, NEWER, OLDEST, WARMUP, Finding
-from tfft.runtime import Runtime, Served
+from tfft.runtime import Runtime
+from tfft.servable import NUMERIC, Servable, load
 from tfft.serving_ops import LIBRARIES_SINCE_2_20, PYTHON_OPS, SINCE_2_20, TEXT_OPS
+from tfft.warmup import warm_up_requests
 
 TOLERANCE = 1e-5  # between answers in float32
+ONNX_TOLERANCE = 1e-4  # of another runtime
+INT8_TOLERANCE = 0.25  # activations are rounded anew in every run; rows with answers have judged it
 
 
 def find(folder: Path, serving: str, version: str) -> Iterator[Finding]:
@@ -37,6 +40,9 @@ def find(folder: Path, serving: str, version: str) -> Iterator[Finding]:
     else:
         yield Finding("version folder", version)
     runtime = Runtime(without=LIBRARIES_SINCE_2_20 if serving == OLDEST else ())
+    if (folder / NUMERIC).exists():
+        yield from _onnx(runtime, folder)
+        return
     try:
         meta = _meta_graph(folder, runtime)
     except (OSError, ValueError) as error:
@@ -55,14 +61,27 @@ def find(folder: Path, serving: str, version: str) -> Iterator[Finding]:
         yield Finding("variables" if broken else "load", said.splitlines()[0][:300], "export the run again")
         return
     yield Finding("load", f"loaded in TensorFlow's C++ runtime {runtime.version}, XLA off")
-    if any(found.cure for found in graph):
+    if not any(found.cure for found in graph):
+        yield from _asked(served, folder, TOLERANCE)
+
+
+def _onnx(runtime: Runtime, folder: Path) -> Iterator[Finding]:
+    try:
+        served = load(runtime, folder)
+    except (RuntimeFailedError, OSError, ValueError, KeyError) as error:
+        yield Finding("load", str(error).splitlines()[0][:300], "export the run again")
         return
+    yield Finding("load", f"numbers in ONNX Runtime, texts in TensorFlow's C++ runtime {runtime.version}")
+    yield from _asked(served, folder, ONNX_TOLERANCE)
+
+
+def _asked(served: Servable, folder: Path, tolerance: float) -> Iterator[Finding]:
     try:
         golden = json.loads((folder / GOLDEN).read_text("utf-8"))
     except (OSError, ValueError):
         yield Finding("golden answers", f"no readable {GOLDEN}: nothing to compare with", "export with `tfft export`")
         return
-    yield from _answers(served, golden)
+    yield from _answers(served, golden, tolerance if golden.get("precision") != "int8" else INT8_TOLERANCE)
     yield from _warm_up(served, folder)
 
 
@@ -154,7 +173,7 @@ def _signatures(meta: Any) -> Iterator[Finding]:
         yield Finding("signatures", ", ".join(sorted(signatures)))
 
 
-def _answers(served: Served, golden: dict[str, Any]) -> Iterator[Finding]:
+def _answers(served: Servable, golden: dict[str, Any], tolerance: float) -> Iterator[Finding]:
     texts = [base64.b64decode(text["b64"]) if isinstance(text, dict) else text.encode() for text in golden["texts"]]
     try:
         together = served.run({"text": texts})
@@ -176,7 +195,7 @@ def _answers(served: Served, golden: dict[str, Any]) -> Iterator[Finding]:
     if labels and [name.decode() for name in together["labels"][0]] != labels:
         yield Finding("labels", "the names are not those of the run, or in another order", "export the run again")
     apart = _distance(together, golden["outputs"])
-    if not apart <= TOLERANCE:
+    if not apart <= tolerance:
         yield Finding(
             "weights",
             f"answers are up to {apart:.1e} from those of Keras",
@@ -186,7 +205,7 @@ def _answers(served: Served, golden: dict[str, Any]) -> Iterator[Finding]:
     yield Finding("weights", f"answers are Keras's, within {apart:.1e}")
     rows = {name: np.concatenate([one[name] for one in alone]) for name in together}
     apart = _distance(rows, {name: value.tolist() for name, value in together.items() if value.dtype != object})
-    if not apart <= TOLERANCE:
+    if not apart <= tolerance:
         yield Finding(
             "rows",
             f"a row's answer moves by {apart:.1e} with the rows beside it",
@@ -211,34 +230,20 @@ def _distance(answers: dict[str, np.ndarray], wanted: dict[str, Any]) -> float:
     return largest
 
 
-def _warm_up(served: Served, folder: Path) -> Iterator[Finding]:
+def _warm_up(served: Servable, folder: Path) -> Iterator[Finding]:
     path = folder / WARMUP
     if not path.is_file():
         yield Finding("warm-up", "no requests: the first client waits for what is made ready at the first call")
         return
     counts = []
     try:
-        for record in _records(path.read_bytes()):
-            request = served.runtime.messages.PredictionLog.FromString(record).predict_log.request
-            texts = list(request.inputs["text"].string_val)
-            served.run({"text": texts}, request.model_spec.signature_name or "serving_default")
+        for texts, signature in warm_up_requests(path, messages()):
+            served.run({"text": texts}, signature)
             counts.append(len(texts))
-    except (RuntimeFailedError, ValueError, struct.error, DecodeError) as error:
+    except (RuntimeFailedError, ValueError) as error:
         yield Finding("warm-up", f"request {len(counts) + 1}: {error}", "the server would not load it: export again")
         return
     yield Finding("warm-up", f"{len(counts)} requests of {', '.join(map(str, counts))} texts answered")
-
-
-def _records(content: bytes) -> Iterator[bytes]:
-    """The records of a TFRecord file: length (8 bytes), its checksum (4), record, its checksum (4)."""
-    place = 0
-    while place < len(content):
-        (size,) = struct.unpack_from("<Q", content, place)
-        record = content[place + 12 : place + 12 + size]
-        if len(record) < size:
-            raise ValueError("the file ends within it")
-        yield record
-        place += size + 16
 
 
 def main() -> None:

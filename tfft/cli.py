@@ -14,6 +14,7 @@ from tfft import MESSAGES, __version__, console
 from tfft.catalog import CATALOG
 from tfft.defaults import FROZEN, SERVING, THAWED
 from tfft.errors import InvalidValueError
+from tfft.proving import is_export
 from tfft.recipe import Recipe, from_mapping, kinds_of, read_recipe
 from tfft.tasks import TASKS
 
@@ -68,8 +69,8 @@ def parser() -> argparse.ArgumentParser:
     _add_reading_flags(sub, "text", "label")
     sub.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
-    sub = verb("predict", _predict, "answer texts with a run")
-    sub.add_argument("run", help="run folder")
+    sub = verb("predict", _predict, "answer texts with a run or an export")
+    sub.add_argument("run", help="run folder, or an export's")
     sub.add_argument("texts", nargs="*", metavar="TEXT", help="texts to answer")
     sub.add_argument("--data", help="a file of texts")
     _add_reading_flags(sub, "text")
@@ -79,12 +80,39 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run", help="run folder")
     sub.add_argument("folder", help="the model's folder, such as saved_models/sentiment")
     sub.add_argument("--model-version", type=int, metavar="N", help="version number; the next free one by default")
+    sub.add_argument("--format", default="savedmodel", choices=("savedmodel", "onnx"), help="default savedmodel")
+    sub.add_argument("--precision", default="float32", choices=("float32", "int8"), help="default float32")
+    sub.add_argument("--bound", type=float, default=0.5, metavar="POINTS", help="int8 may cost so much (default 0.5)")
+    sub.add_argument("--validation", metavar="FILE", help="rows that judge int8; those of training by default")
     _add_serving_flag(sub)
 
     sub = verb("check", _check, "prove that an export loads and answers as TensorFlow Serving wants it")
     sub.add_argument("folder", help="a model's folder, whose highest version is checked, or a version's")
     _add_serving_flag(sub)
     sub.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+    sub = verb("serve", _serve, "serve exports on this machine as TensorFlow Serving does, with a page to try them")
+    sub.add_argument("folder", help="a folder of models, such as saved_models, or one model's")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, this machine alone)")
+    sub.add_argument("--port", type=int, default=8501, help="port; 0 for a free one (default 8501)")
+    sub.add_argument("--token", help="bearer token clients must send; needed for any other host (or TFFT_TOKEN)")
+    sub.add_argument("--joined", action=argparse.BooleanOptionalAction, default=True, help="join waiting requests")
+    sub.add_argument("--max-batch", type=int, default=64, metavar="ROWS", help="rows joined at most (default 64)")
+    sub.add_argument(
+        "--max-waiting", type=int, default=1024, metavar="ROWS", help="rows that wait; then 429 (default 1024)"
+    )
+    sub.add_argument(
+        "--max-rows", type=int, default=1024, metavar="ROWS", help="rows of a request; then 413 (default 1024)"
+    )
+    sub.add_argument(
+        "--max-text", type=int, default=100_000, metavar="BYTES", help="of a text; then 413 (default 100000)"
+    )
+    sub.add_argument(
+        "--max-body", type=int, default=8 * 2**20, metavar="BYTES", help="of a request; then 413 (default 8 MiB)"
+    )
+    sub.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="of a request; then 504 (default 30)"
+    )
 
     sub = verb("quickstart", _quickstart, "train on the embedded customer messages: a first run in a minute")
     sub.add_argument("--out", help="run folder; runs/quickstart, runs/quickstart-2, ... by default")
@@ -168,24 +196,44 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     if not options.texts and not options.data:
         raise InvalidValueError("nothing to predict: give texts, or a file with --data FILE")
-    console.load_tensorflow(options.debug)
-    from tfft.pipeline import predict_texts, read_texts
-    from tfft.runs import load_run
-
-    run = load_run(options.run)
+    folder = Path(options.run)
     texts = list(options.texts)
-    if options.data:
-        texts += read_texts(run, options.data, options.text, encoding=options.encoding, bad_rows=options.bad_rows)
-    for text, answer in zip(texts, predict_texts(run, texts), strict=True):
+    if is_export(folder):
+        from tfft.answering import answers, read_texts
+        from tfft.runtime import Runtime
+
+        with console.native_messages_off(options.debug):
+            runtime = Runtime()
+        texts += read_texts(options.data, options.text, options.encoding) if options.data else []
+        found = answers(runtime, folder, texts)
+    else:
+        console.load_tensorflow(options.debug)
+        from tfft import pipeline
+        from tfft.runs import load_run
+
+        run, reading = load_run(options.run), {"encoding": options.encoding, "bad_rows": options.bad_rows}
+        texts += pipeline.read_texts(run, options.data, options.text, **reading) if options.data else []
+        found = pipeline.predict_texts(run, texts)
+    for text, answer in zip(texts, found, strict=True):
         console.answer(text, answer, options.json)
 
 
 def _export(options: argparse.Namespace) -> None:
     console.load_tensorflow(options.debug)
-    from tfft.export import export_saved_model
+    from tfft.pipeline import validation_rows
     from tfft.runs import load_run
 
-    print(export_saved_model(load_run(options.run), options.folder, options.model_version, serving=options.serving))
+    run = load_run(options.run)
+    rows = validation_rows(run, options.validation) if options.precision != "float32" else None
+    settings = {"precision": options.precision, "rows": rows, "bound": options.bound / 100}
+    if options.format == "onnx":
+        from tfft.onnx_export import export_onnx
+
+        print(export_onnx(run, options.folder, options.model_version, **settings))
+        return
+    from tfft.export import export_saved_model
+
+    print(export_saved_model(run, options.folder, options.model_version, serving=options.serving, **settings))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -198,6 +246,29 @@ def _check(options: argparse.Namespace) -> int:
     else:
         console.findings(folder, found)
     return FAILED_CHECK if any(one.cure for one in found) else 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        from tfft import server
+        from tfft.runtime import Runtime
+    except ImportError as error:
+        raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[serve]'` brings it") from None
+    limits = server.Limits(options.max_body, options.max_rows, options.max_text, options.timeout)
+    with console.native_messages_off(options.debug):
+        runtime = Runtime()
+    server.serve(
+        runtime,
+        Path(options.folder),
+        limits,
+        host=options.host,
+        port=options.port,
+        token=options.token or os.environ.get("TFFT_TOKEN"),
+        joined=options.joined,
+        max_rows=options.max_batch,
+        max_waiting=options.max_waiting,
+        ready=lambda address: print(f"serving {options.folder} at {address} (Ctrl-C ends it)", flush=True),
+    )
 
 
 def _quickstart(options: argparse.Namespace) -> None:

@@ -118,15 +118,23 @@ def ctrl_c_is_heard() -> Iterator[None]:
 
 
 def load_tensorflow(debug: bool) -> None:
-    """Import TensorFlow with the start-up messages of its C++ side kept off the screen; `--debug` shows them."""
+    """Import TensorFlow without its start-up messages."""
+    with native_messages_off(debug):
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def native_messages_off(debug: bool) -> Iterator[None]:
+    """Keep the start-up messages of TensorFlow's C++ side off the screen; `--debug` shows them."""
     if debug:
+        yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # they are written to the file descriptor before any setting is read
     try:
-        import tensorflow  # noqa: F401
+        yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -28,5 +28,17 @@ class ExportError(TfftError, RuntimeError):
     """An export that would not serve."""
 
 
+class ServerError(TfftError, RuntimeError):
+    """What a server answered in place of a result.
+
+    Attributes:
+        status: HTTP's; None where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class StackError(TfftError, ImportError):
     """The installed TensorFlow, TF-Text, Keras and KerasHub do not fit together."""

@@ -1,18 +1,28 @@
 """A trained model as a SavedModel for TensorFlow Serving: written beside, proven, then renamed."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
+import pandas as pd
 
 from tfft import handover, proving
 from tfft.errors import ExportError, InvalidValueError
+from tfft.precision import quantize
 from tfft.runs import Run, new_folder
 from tfft.signatures import signatures
 
 
 def export_saved_model(
-    run: Run, folder: str | os.PathLike[str], version: int | None = None, *, serving: str = proving.OLDEST
+    run: Run,
+    folder: str | os.PathLike[str],
+    version: int | None = None,
+    *,
+    serving: str = proving.OLDEST,
+    precision: str = "float32",
+    rows: pd.DataFrame | None = None,
+    bound: float = 0.005,
 ) -> Path:
     """Write `folder/<version>/`, ready for TensorFlow Serving, and prove it.
 
@@ -26,28 +36,28 @@ def export_saved_model(
         folder: the model's folder, such as `saved_models/sentiment`; the last part is the served name.
         version: a whole number from 1; by default the next one free.
         serving: the oldest TensorFlow Serving it must load in, "2.13" or "2.20".
+        precision: "float32", or "int8" as Keras quantizes: `run.model` is then of that precision, too.
+        rows: with answers; int8 is kept only if its score on them is near.
+        bound: how far below that of float32 it may be, as a share.
 
     Returns:
         The version's folder.
 
     Raises:
-        InvalidValueError: the version exists, or is no positive whole number.
-        ExportError: the proof failed; nothing is left behind.
+        InvalidValueError: the version exists, is no positive whole number, or int8 without rows.
+        ExportError: the proof failed, or int8 costs too much; nothing is left behind.
 
     Example:
         path = tfft.export_saved_model(tfft.load_run("runs/x"), "saved_models/x")
     """
     root = Path(folder)
-    version = next_version(root) if version is None else version
-    if version < 1:
-        raise InvalidValueError(f"a version is a whole number from 1. Received: {version}")
+    version = next_version(root, version)
+    if precision != "float32":
+        quantize(run, precision, rows, bound)
     with new_folder(root / str(version)) as scratch:
         write_saved_model(run, scratch)
-        handover.write_extra(run, scratch)
-        faults = [found for found in proving.prove(scratch, serving, str(version)) if found.cure]
-        if faults:
-            said = "; ".join(f"{fault.check}: {fault.found} ({fault.cure})" for fault in faults)
-            raise ExportError(f"the export would not serve, and was not kept. {said}")
+        handover.write_extra(run, scratch, precision)
+        refuse_faults(proving.prove(scratch, serving, str(version)))
     handover.write_beside(root)
     return root / str(version)
 
@@ -62,6 +72,16 @@ def write_saved_model(run: Run, folder: Path) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def next_version(folder: Path) -> int:
-    """One more than the highest version there."""
-    return max(proving.versions(folder), default=0) + 1
+def refuse_faults(found: Iterable[proving.Finding]) -> None:
+    """Raise if the proof found a fault."""
+    faults = [one for one in found if one.cure]
+    if faults:
+        said = "; ".join(f"{fault.check}: {fault.found} ({fault.cure})" for fault in faults)
+        raise ExportError(f"the export would not serve, and was not kept. {said}")
+
+
+def next_version(folder: Path, wanted: int | None = None) -> int:
+    """The version asked for, else one more than the highest there."""
+    if wanted is not None and wanted < 1:
+        raise InvalidValueError(f"a version is a whole number from 1. Received: {wanted}")
+    return max(proving.versions(folder), default=0) + 1 if wanted is None else wanted

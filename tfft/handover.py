@@ -38,11 +38,11 @@ TEXTS: tuple[str | bytes, ...] = (
 )
 
 
-def write_extra(run: Run, folder: Path) -> None:
+def write_extra(run: Run, folder: Path, precision: str = "float32") -> None:
     """Write `assets.extra/` of a version: golden answers, warm-up requests, labels, the card."""
     extra = folder / EXTRA
     extra.mkdir()
-    write_json(folder / GOLDEN, golden(run))
+    write_json(folder / GOLDEN, golden(run) | {"precision": precision})
     write_warm_up(folder / WARMUP)
     if "labels" in run.facts:
         write_json(extra / "labels.json", run.facts["labels"])

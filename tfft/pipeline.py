@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfft import arithmetic, backbones, caching, data, plots, runs, tokenizing
 from tfft.advising import Advice, advise
+from tfft.errors import NotFoundError
 from tfft.evaluation import evaluate, predict
 from tfft.examples import Examples, lengths
 from tfft.freezing import freeze
@@ -176,6 +177,18 @@ def read_texts(run: Run, source: Source, column: str | None = None, **reading: A
         source, task=dataclasses.replace(run.task, columns=wanted), columns=_columns(run, {"text": column}), **reading
     )
     return rows["text"].tolist()
+
+
+def validation_rows(run: Run, source: Source | None = None) -> pd.DataFrame:
+    """The rows a run was validated on, from where they lay in training; or those of another source."""
+    if source is not None:
+        return data.load_rows(source, task=run.task, columns=_columns(run, None))
+    try:
+        return _load_data(from_mapping(run.config), run.task)["validation"]
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the run's own validation rows are gone ({error}); name others with --validation"
+        ) from None
 
 
 def draw(scores: Scores, path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tfft.defaults import SERVING
 from tfft.errors import NotFoundError
+from tfft.servable import NUMERIC
 
 EXTRA = "assets.extra"  # the server ignores what lies there, but for the warm-up
 GOLDEN = f"{EXTRA}/golden.json"
@@ -37,13 +38,22 @@ def versions(folder: Path) -> list[int]:
     return sorted(int(entry.name) for entry in found if entry.name.isdecimal())
 
 
+def is_export(folder: Path) -> bool:
+    """Whether the folder is a model's with versions, or a version's."""
+    return bool(versions(folder)) or _is_version(folder)
+
+
+def _is_version(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("saved_model.pb", NUMERIC))
+
+
 def newest(folder: Path) -> Path:
     """The folder itself if it is a version's, else that of its highest version.
 
     Raises:
         NotFoundError: there is none.
     """
-    if (folder / "saved_model.pb").exists():
+    if _is_version(folder):
         return folder
     found = versions(folder)
     if not found:

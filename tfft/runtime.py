@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tfft.capi import Buffer, Output, RuntimeFailedError, Status, load, messages, package_folder
+from tfft.capi import DTYPES, STRING, Buffer, Output, RuntimeFailedError, Status, load, messages, package_folder
 
-STRING = 7  # TF_STRING
 STRING_BYTES = 24  # sizeof(TF_TString)
-DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 6: "int8", 9: "int64", 10: "bool", 19: "float16"}
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
 
 

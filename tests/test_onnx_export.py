@@ -1,0 +1,90 @@
+"""An export for ONNX Runtime answers what the run answers; int8 is kept only where it costs little."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tfft
+from tests.test_proving import make_run
+from tests.test_server import TEXTS, serving
+from tfft import precision, proving
+from tfft.cli import main
+from tfft.errors import ExportError, InvalidValueError
+
+pytest.importorskip("tf2onnx")
+pytest.importorskip("onnxruntime")
+
+ROWS = pd.DataFrame({"text": ["the movie was good", "awful film"] * 4, "label": ["pos", "neg"] * 4})
+
+
+@pytest.fixture(scope="module")
+def exported(presets: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tfft.export_onnx(make_run(presets("bert")), tmp_path_factory.mktemp("onnx") / "reviews")
+
+
+def test_it_answers_as_the_run_does(exported: Path, presets: Any) -> None:
+    wanted = tfft.predict_texts(make_run(presets("bert")), TEXTS)
+    command = [sys.executable, "-P", "-m", "tfft.cli", "predict", str(exported.parent), *TEXTS, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for line, answer, text in zip(done.stdout.splitlines(), wanted, TEXTS, strict=True):
+        found = json.loads(line)
+        assert (found["text"], found["label"]) == (text, answer["label"])
+        assert found["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-4)
+
+
+def test_the_proof_knows_it(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(exported.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert "numbers in ONNX Runtime" in shown
+    assert "FAULT" not in shown
+    golden = exported / proving.GOLDEN
+    kept = golden.read_text("utf-8")
+    changed = json.loads(kept)
+    changed["outputs"]["score"][0] -= 0.01
+    golden.write_text(json.dumps(changed), "utf-8")
+    try:
+        assert {one.check for one in proving.prove(exported) if one.cure} == {"weights"}
+    finally:
+        golden.write_text(kept, "utf-8")
+
+
+def test_it_is_served(exported: Path, presets: Any) -> None:
+    wanted = tfft.predict_texts(make_run(presets("bert")), TEXTS)
+    with serving(exported.parent) as running:
+        rows = running.post("/v1/models/reviews:predict", {"instances": TEXTS}).json()["predictions"]
+        assert [row["label"] for row in rows] == [answer["label"] for answer in wanted]
+        assert running.get("/v1/models/reviews/metadata").ok
+        assert running.post("/v1/models/reviews:predict", {"inputs": []}).json() == {
+            "outputs": {"label": [], "labels": [], "probabilities": [], "score": []}
+        }
+
+
+def test_int8(presets: Any, tmp_path: Path) -> None:
+    run = make_run(presets("bert"))
+    small = tfft.export_onnx(run, tmp_path / "reviews", precision="int8", rows=ROWS, bound=1.0)
+    assert json.loads((small / proving.GOLDEN).read_text("utf-8"))["precision"] == "int8"
+    assert (small / "model.onnx").stat().st_size > 0
+    with pytest.raises(InvalidValueError, match="judged by rows with answers; none were given"):
+        tfft.export_onnx(run, tmp_path / "reviews", precision="int8")
+    with pytest.raises(InvalidValueError, match="Received: 'int4'"):
+        tfft.export_onnx(run, tmp_path / "reviews", precision="int4")
+
+
+def test_keras_quantizes_a_saved_model(presets: Any, tmp_path: Path) -> None:
+    run = make_run(presets("bert"))
+    folder = tfft.export_saved_model(run, tmp_path / "reviews", precision="int8", rows=ROWS, bound=1.0)
+    assert not [one for one in proving.prove(folder) if one.cure]
+
+
+def test_what_costs_too_much_is_refused_with_both_numbers(presets: Any) -> None:
+    run = make_run(presets("bert"))
+    right = np.tile([[0.1, 0.9], [0.9, 0.1]], (4, 1))
+    with pytest.raises(ExportError, match=r"accuracy 0\.5000, in float32 1\.0000, on 8 rows"):
+        precision.judge(run, ROWS, right, np.tile([[0.1, 0.9]], (8, 1)), "int8", 0.005)
+    assert precision.judge(run, ROWS, right, right, "int8", 0.005).after == 1.0

@@ -1,0 +1,163 @@
+"""A trained model for ONNX Runtime: its numeric half as ONNX, its two ends as a small SavedModel. Extra `tfft[onnx]`.
+
+ONNX has no tokenizer of TF-Text, so strings become ids, and numbers answers, in TensorFlow's C++ runtime: by the same
+functions as everywhere else. The version folder stands where a SavedModel's would, and is proven as one is.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfft import fusing, handover, proving, tokenizing
+from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, plan
+from tfft.errors import ExportError, InvalidValueError
+from tfft.examples import as_arrays, lengths, take
+from tfft.export import next_version, refuse_faults
+from tfft.precision import Judged, judge
+from tfft.runs import Run, new_folder, write_json
+from tfft.servable import ENDS, NUMERIC, SETTINGS
+from tfft.signatures import TEXT
+
+OPSET = 17
+PRECISIONS = ("float32", "int8")
+
+log = logging.getLogger(__name__)
+
+
+def export_onnx(
+    run: Run,
+    folder: str | os.PathLike[str],
+    version: int | None = None,
+    *,
+    precision: str = "float32",
+    rows: pd.DataFrame | None = None,
+    bound: float = 0.005,
+) -> Path:
+    """Write `folder/<version>/` for `tfft serve` and `tfft predict` by ONNX Runtime, and prove it.
+
+    Args:
+        run: from `load_run`.
+        folder: the model's folder; the last part is the served name.
+        version: a whole number from 1; by default the next one free.
+        precision: "float32", or "int8" for weights of a byte and products of bytes.
+        rows: with answers; int8 is kept only if its score on them is near.
+        bound: how far below that of float32 it may be, as a share.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        ExportError: the converter does not manage, the proof failed, or int8 costs too much; nothing is left behind.
+        InvalidValueError: the version exists, or int8 without rows.
+
+    Example:
+        path = tfft.export_onnx(tfft.load_run("runs/x"), "onnx_models/x")
+    """
+    if precision not in PRECISIONS:
+        raise InvalidValueError(
+            f"precision of an ONNX export is one of: {', '.join(PRECISIONS)}. Received: {precision!r}"
+        )
+    if precision != "float32" and rows is None:
+        raise InvalidValueError(f"{precision} is judged by rows with answers; none were given")
+    root = Path(folder)
+    version = next_version(root, version)
+    with new_folder(root / str(version)) as scratch:
+        convert(run, scratch / NUMERIC)
+        if precision == "int8" and rows is not None:
+            judged = _quantize(run, scratch / NUMERIC, rows, bound)
+            log.info("int8: %s", judged)
+        write_ends(run, scratch / ENDS)
+        write_json(scratch / SETTINGS, {"inputs": [tensor.name for tensor in run.model.inputs]})
+        handover.write_extra(run, scratch, precision)
+        refuse_faults(proving.prove(scratch, version=str(version)))
+    return root / str(version)
+
+
+def convert(run: Run, path: Path) -> None:
+    """Write the numeric half: the model's inputs (batch, length) int32 to `answers`, float32."""
+    tf2onnx = _converter()
+    model = fusing.fused(run.model)
+    names = [tensor.name for tensor in run.model.inputs]
+    signature = [tf.TensorSpec([None, None], tf.int32, name=name) for name in names]
+
+    def answers(*values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"answers": model(dict(zip(names, values, strict=True)), training=False)}
+
+    function = tf.function(answers, input_signature=signature, autograph=False)
+    levels = {name: logging.getLogger(name).level for name in ("tf2onnx", "tf2onnx.convert")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET, output_path=str(path))
+    except Exception as error:
+        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ExportError(f"tf2onnx does not convert this model: {said}. Export it as a SavedModel") from error
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def write_ends(run: Run, folder: Path) -> None:
+    """Write what stands before and after the numeric half, as a SavedModel: texts to inputs, outputs to answers."""
+    names = [tensor.name for tensor in run.model.inputs]
+
+    def encode(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids, mask = tokenizing.padded_ids(run.tokenizer, text, run.config["clean"], run.config["max_length"])
+        x = tokenizing.padded_inputs(ids, mask)
+        return {name: x[name] for name in {*names, "token_ids"}}
+
+    def decode(answers: tf.Tensor) -> dict[str, tf.Tensor]:
+        found: dict[str, tf.Tensor] = run.task.serve(answers, run.facts)
+        return found
+
+    archive = keras.export.ExportArchive()
+    run.tokenizer([""])  # Keras tracks a layer only once it has been called
+    archive.track(run.tokenizer)
+    archive.add_endpoint("encode", encode, input_signature=TEXT)
+    shape = list(run.model.output.shape)
+    archive.add_endpoint("decode", decode, input_signature=[tf.TensorSpec(shape, tf.float32, name="answers")])
+    archive.write_out(str(folder), verbose=False)
+
+
+def _quantize(run: Run, path: Path, rows: pd.DataFrame, bound: float) -> Judged:
+    """Replace the file by one of int8, if its score on the rows is near enough."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    before = _outputs(run, path, rows)
+    small = path.with_name("int8.onnx")
+    quantize_dynamic(str(path), str(small), weight_type=QuantType.QInt8, per_channel=True)
+    small.replace(path)
+    return judge(run, rows, before, _outputs(run, path, rows), "int8", bound)
+
+
+def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
+    """The file's outputs for rows, in their order."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
+    examples, _ = tokenizing.truncate_examples(examples, run.tokenizer, run.config["max_length"])
+    names = [one.name for one in session.get_inputs()]
+    source = {name: as_arrays(examples.x[name]) for name in names}
+    found: list[Any] = [None] * len(rows)
+    for picked, length in plan(lengths(examples.x), INFERENCE_ROWS, INFERENCE_TOKENS):
+        x = {name: take(value, picked, length, examples.padding.get(name, 0)) for name, value in source.items()}
+        (answers,) = session.run(None, x)
+        for place, answer in zip(picked, answers, strict=True):
+            found[place] = answer
+    return np.stack(found)
+
+
+def _converter() -> Any:
+    try:
+        import onnxruntime  # noqa: F401
+        import tf2onnx
+    except ImportError as error:
+        raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[onnx]'` brings it") from None
+    return tf2onnx

@@ -1,0 +1,92 @@
+"""What can answer requests: a loaded version of a model, as a SavedModel or for ONNX Runtime."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfft.capi import RuntimeFailedError
+
+# The files of an ONNX export.
+NUMERIC = "model.onnx"  # token ids to numbers
+ENDS = "ends"  # a SavedModel: texts to token ids, numbers to answers
+SETTINGS = "onnx.json"
+
+
+class Servable(Protocol):
+    """A loaded version."""
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        """Name -> `SignatureDef`."""
+
+    def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> dict[str, np.ndarray]:
+        """Outputs of a signature, batch first."""
+
+    def close(self) -> None:
+        """Give its memory back."""
+
+
+class OnnxServed:
+    """An ONNX export: its two ends in TensorFlow's C++ runtime, its numbers in ONNX Runtime.
+
+    Args:
+        runtime: `tfft.runtime.Runtime`.
+        folder: with `model.onnx` and `ends/`.
+    """
+
+    def __init__(self, runtime: Any, folder: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise RuntimeFailedError("an ONNX export needs onnxruntime: pip install 'tfft[onnx]'") from None
+        settings = json.loads((folder / SETTINGS).read_text("utf-8"))
+        self.names, self.ends = settings["inputs"], runtime.load(folder / ENDS)
+        try:
+            self.session = onnxruntime.InferenceSession(str(folder / NUMERIC), providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - its own have no common base
+            self.ends.close()
+            raise RuntimeFailedError(f"{folder / NUMERIC}: {error}") from None
+        encode, decode = self.ends.signatures["encode"], self.ends.signatures["decode"]
+        whole, tokens = runtime.messages.SignatureDef(), runtime.messages.SignatureDef()
+        for wanted, outputs in ((whole, decode.outputs), (tokens, {"token_ids": encode.outputs["token_ids"]})):
+            wanted.inputs["text"].CopyFrom(encode.inputs["text"])
+            for name, info in outputs.items():
+                wanted.outputs[name].CopyFrom(info)
+            wanted.method_name = encode.method_name
+        self.signatures = {"serving_default": whole, "tokenize": tokens}
+
+    def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> dict[str, np.ndarray]:
+        """As `tfft.runtime.Served.run`."""
+        if signature not in self.signatures:
+            raise RuntimeFailedError(f"no signature {signature!r}; there are: {', '.join(sorted(self.signatures))}")
+        rows = len(inputs["text"]) if set(inputs) == {"text"} else 1
+        x = self.ends.run(inputs if rows else {"text": [""]}, "encode")  # ONNX Runtime has no batch of none
+        if signature == "tokenize":
+            return {"token_ids": x["token_ids"][:rows]}
+        (answers,) = self.session.run(None, {name: x[name] for name in self.names})
+        found = self.ends.run({"answers": answers}, "decode")
+        return {name: value[:rows] for name, value in found.items()}
+
+    def close(self) -> None:
+        """Give its memory back."""
+        del self.session
+        self.ends.close()
+
+
+def load(runtime: Any, folder: Path) -> Servable:
+    """A version's folder, ready to answer.
+
+    Args:
+        runtime: `tfft.runtime.Runtime`.
+        folder: with `saved_model.pb`, or with `model.onnx`.
+
+    Raises:
+        RuntimeFailedError: it cannot be loaded.
+    """
+    if (folder / NUMERIC).exists():
+        return OnnxServed(runtime, folder)
+    served: Servable = runtime.load(folder)
+    return served
