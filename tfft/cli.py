@@ -82,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--model-version", type=int, metavar="N", help="version number; the next free one by default")
     sub.add_argument("--format", default="savedmodel", choices=("savedmodel", "onnx"), help="default savedmodel")
     sub.add_argument("--precision", default="float32", choices=("float32", "int8"), help="default float32")
-    sub.add_argument("--bound", type=float, default=0.5, metavar="POINTS", help="int8 may cost so much (default 0.5)")
+    sub.add_argument(
+        "--bound", type=float, default=0.5, metavar="POINTS", help="int8 may move accuracy so far (default 0.5)"
+    )
     sub.add_argument("--validation", metavar="FILE", help="rows that judge int8; those of training by default")
     _add_serving_flag(sub)
 

@@ -38,7 +38,7 @@ def export_saved_model(
         serving: the oldest TensorFlow Serving it must load in, "2.13" or "2.20".
         precision: "float32", or "int8" as Keras quantizes: `run.model` is then of that precision, too.
         rows: with answers; int8 is kept only if its score on them is near.
-        bound: how far below that of float32 it may be, as a share.
+        bound: how far from that of float32 it may be, as a share.
 
     Returns:
         The version's folder.

@@ -77,13 +77,13 @@ def judge(run: Run, rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, p
         before: outputs (rows, ...) in float32.
         after: in fewer bits.
         precision: their name.
-        bound: how far the score may fall, as a share.
+        bound: how far the score may move, as a share.
 
     Raises:
-        ExportError: it falls further; both numbers are in it.
+        ExportError: it moves further, up or down; both numbers are in it.
     """
     scores = [float(run.task.score(outputs, rows, run.facts)[HEADLINE]) for outputs in (before, after)]
     judged = Judged(HEADLINE, scores[0], scores[1], len(rows))
-    if scores[0] - scores[1] > bound:
-        raise ExportError(f"{precision} costs more than {100 * bound:g} points and was not kept: {judged}")
+    if abs(scores[0] - scores[1]) > bound:
+        raise ExportError(f"{precision} moves the score by more than {100 * bound:g} points and was not kept: {judged}")
     return judged
