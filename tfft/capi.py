@@ -50,7 +50,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "TF_Message": (c_char_p, [c_void_p]),
     "TF_LoadLibrary": (c_void_p, [c_char_p, c_void_p]),
     "TF_GetAllOpList": (POINTER(Buffer), []),
+    "TF_NewBuffer": (POINTER(Buffer), []),
+    "TF_DeleteBuffer": (None, [POINTER(Buffer)]),
     "TF_NewSessionOptions": (c_void_p, []),
+    "TF_DeleteSessionOptions": (None, [c_void_p]),
     "TF_NewGraph": (c_void_p, []),
     "TF_LoadSessionFromSavedModel": (
         c_void_p,

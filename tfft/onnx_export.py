@@ -4,8 +4,10 @@ ONNX has no tokenizer of TF-Text, so strings become ids, and numbers answers, in
 functions as everywhere else. The version folder stands where a SavedModel's would, and is proven as one is.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,7 @@ def write_ends(run: Run, folder: Path) -> None:
     def encode(text: tf.Tensor) -> dict[str, tf.Tensor]:
         ids, mask = tokenizing.padded_ids(run.tokenizer, text, run.config["clean"], run.config["max_length"])
         x = tokenizing.padded_inputs(ids, mask)
-        return {name: x[name] for name in {*names, "token_ids"}}
+        return {name: x[name] for name in {*names, "token_ids", "padding_mask"}}
 
     def decode(answers: tf.Tensor) -> dict[str, tf.Tensor]:
         found: dict[str, tf.Tensor] = run.task.serve(answers, run.facts)
@@ -132,7 +134,8 @@ def _quantize(run: Run, path: Path, rows: pd.DataFrame, bound: float) -> Judged:
     before = _outputs(run, path, rows)
     small = path.with_name("int8.onnx")
     # seven bits of weights: products of eight overflow on CPUs without VNNI, and answers would differ by machine
-    quantize_dynamic(str(path), str(small), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    with _root_log_as_it_was():
+        quantize_dynamic(str(path), str(small), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
     small.replace(path)
     return judge(run, rows, before, _outputs(run, path, rows), "int8", bound)
 
@@ -157,11 +160,23 @@ def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
 
 def _converter() -> Any:
     try:
-        import onnxruntime  # noqa: F401
-
-        handlers = list(logging.root.handlers)
-        import tf2onnx
+        with _root_log_as_it_was():
+            import onnxruntime  # noqa: F401
+            import tf2onnx
     except ImportError as error:
         raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[onnx]'` brings it") from None
-    logging.root.handlers[:] = handlers  # it adds one, and every line would be shown twice
     return tf2onnx
+
+
+@contextlib.contextmanager
+def _root_log_as_it_was() -> Iterator[None]:
+    """Both libraries set up the root logger, and every line of ours would be shown twice."""
+    root = logging.getLogger()
+    handlers, level, disabled = list(root.handlers), root.level, root.disabled
+    root.addHandler(logging.NullHandler())
+    root.disabled = True
+    try:
+        yield
+    finally:
+        root.handlers[:], root.disabled = handlers, disabled
+        root.setLevel(level)

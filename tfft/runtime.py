@@ -8,13 +8,13 @@ Only in a process that never imports TensorFlow; see `tfft.capi`.
 
 import ctypes
 from collections.abc import Collection, Mapping
-from ctypes import byref, c_char_p, c_int64, c_void_p
+from ctypes import c_char_p, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfft.capi import DTYPES, STRING, Buffer, Output, RuntimeFailedError, Status, load, messages, package_folder
+from tfft.capi import DTYPES, STRING, Output, RuntimeFailedError, Status, load, messages, package_folder
 
 STRING_BYTES = 24  # sizeof(TF_TString)
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
@@ -56,20 +56,24 @@ class Served:
 
     def __init__(self, runtime: Runtime, folder: Path) -> None:
         self.runtime = runtime
-        self.graph, meta = runtime.c.TF_NewGraph(), Buffer()
-        with Status(runtime.c) as status:
-            self.session = runtime.c.TF_LoadSessionFromSavedModel(
-                runtime.c.TF_NewSessionOptions(),
-                None,
-                str(folder).encode(),
-                (c_char_p * 1)(b"serve"),
-                1,
-                self.graph,
-                byref(meta),
-                status.pointer,
-            )
-        self.meta = runtime.messages.MetaGraphDef.FromString(ctypes.string_at(meta.data, meta.length))
-        self.signatures = {n: s for n, s in self.meta.signature_def.items() if not n.startswith("__")}
+        c = runtime.c
+        self.graph, options, meta = c.TF_NewGraph(), c.TF_NewSessionOptions(), c.TF_NewBuffer()
+        tags = (c_char_p * 1)(b"serve")
+        try:
+            with Status(c) as status:
+                self.session = c.TF_LoadSessionFromSavedModel(
+                    options, None, str(folder).encode(), tags, 1, self.graph, meta, status.pointer
+                )
+            content = ctypes.string_at(meta.contents.data, meta.contents.length)
+        except RuntimeFailedError:
+            c.TF_DeleteGraph(self.graph)
+            raise
+        finally:
+            c.TF_DeleteBuffer(meta)
+            c.TF_DeleteSessionOptions(options)
+        found = runtime.messages.MetaGraphDef.FromString(content).signature_def.items()
+        copied = runtime.messages.SignatureDef.FromString  # a part of the message would keep the whole, graph and all
+        self.signatures = {n: copied(s.SerializeToString()) for n, s in found if not n.startswith("__")}
 
     def close(self) -> None:
         """Give its memory back."""

@@ -14,6 +14,8 @@ NUMERIC = "model.onnx"  # token ids to numbers
 ENDS = "ends"  # a SavedModel: texts to token ids, numbers to answers
 SETTINGS = "onnx.json"
 
+GROUP_TOKENS = 512  # positions computed together: a network in ONNX computes padding, too
+
 
 class Servable(Protocol):
     """A loaded version."""
@@ -66,9 +68,23 @@ class OnnxServed:
         x = self.ends.run(inputs if rows else {"text": [""]}, "encode")  # ONNX Runtime has no batch of none
         if signature == "tokenize":
             return {"token_ids": x["token_ids"][:rows]}
-        (answers,) = self.session.run(None, {name: x[name] for name in self.names})
-        found = self.ends.run({"answers": answers}, "decode")
+        found = self.ends.run({"answers": self._numbers(x)}, "decode")
         return {name: value[:rows] for name, value in found.items()}
+
+    def _numbers(self, x: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The network's outputs, in the order of the rows; like rows together, each group cut to its longest."""
+        lengths = x["padding_mask"].sum(axis=1)
+        order = np.argsort(lengths, kind="stable")
+        parts, begin = [], 0
+        while begin < len(order):
+            ends = lengths[order[begin:]] * np.arange(1, len(order) - begin + 1)
+            end = begin + max(int(np.searchsorted(ends, GROUP_TOKENS, side="right")), 1)
+            picked, longest = order[begin:end], max(int(lengths[order[end - 1]]), 1)
+            (part,) = self.session.run(None, {name: x[name][picked, :longest] for name in self.names})
+            parts.append(part)
+            begin = end
+        answers = np.concatenate(parts)
+        return answers[np.argsort(order, kind="stable")]
 
     def close(self) -> None:
         """Give its memory back."""
