@@ -46,6 +46,7 @@ _PUBLIC = {
     "evaluate": "evaluation",
     "export_saved_model": "export",
     "export_onnx": "onnx_export",
+    "export_litert": "litert_export",
     "load_run": "runs",
     "Recipe": "recipe",
     "train": "pipeline",

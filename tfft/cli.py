@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run", help="run folder")
     sub.add_argument("folder", help="the model's folder, such as saved_models/sentiment")
     sub.add_argument("--model-version", type=int, metavar="N", help="version number; the next free one by default")
-    sub.add_argument("--format", default="savedmodel", choices=("savedmodel", "onnx"), help="default savedmodel")
+    sub.add_argument(
+        "--format", default="savedmodel", choices=("savedmodel", "onnx", "litert"), help="default savedmodel"
+    )
     sub.add_argument("--precision", default="float32", choices=("float32", "int8"), help="default float32")
     sub.add_argument(
         "--bound", type=float, default=0.5, metavar="POINTS", help="int8 may move accuracy so far (default 0.5)"
@@ -221,6 +223,8 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    if options.format == "litert" and options.precision != "float32":
+        raise InvalidValueError(f"--format litert is float32 alone. Received: --precision {options.precision}")
     console.load_tensorflow(options.debug)
     from tfft.pipeline import validation_rows
     from tfft.runs import load_run
@@ -228,6 +232,11 @@ def _export(options: argparse.Namespace) -> None:
     run = load_run(options.run)
     rows = validation_rows(run, options.validation) if options.precision != "float32" else None
     settings = {"precision": options.precision, "rows": rows, "bound": options.bound / 100}
+    if options.format == "litert":
+        from tfft.litert_export import export_litert
+
+        print(export_litert(run, options.folder, options.model_version))
+        return
     if options.format == "onnx":
         from tfft.onnx_export import export_onnx
 

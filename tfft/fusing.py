@@ -123,7 +123,8 @@ class FusedBlock(keras.layers.Layer):
             q, k, v = projected(tokens, query + others, length, packing)
         scores = ops.cast(ops.matmul(q * size**-0.5, ops.transpose(k, (0, 1, 3, 2))), self.compute_dtype)
         if padding_mask is not None:
-            scores = scores + (1 - ops.cast(padding_mask, scores.dtype))[:, None, None, :] * -1e9
+            hidden = (1 - ops.cast(padding_mask, scores.dtype)) * -1e9
+            scores = scores + ops.reshape(hidden, (batch, 1, 1, length))  # by new axes LiteRT cannot slice
         weights = attention._dropout_layer(ops.softmax(scores), training=training)
         gathered = ops.matmul(ops.cast(weights, self.product_dtype), v)  # (batch, heads, positions, size)
         if packing is None or self.first_only:
