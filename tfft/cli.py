@@ -14,7 +14,6 @@ from tfft import MESSAGES, __version__, console
 from tfft.catalog import CATALOG
 from tfft.defaults import FROZEN, SERVING, THAWED
 from tfft.errors import InvalidValueError
-from tfft.proving import is_export
 from tfft.recipe import Recipe, from_mapping, kinds_of, read_recipe
 from tfft.tasks import TASKS
 
@@ -200,8 +199,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     if not options.texts and not options.data:
         raise InvalidValueError("nothing to predict: give texts, or a file with --data FILE")
-    folder = Path(options.run)
-    texts = list(options.texts)
+    from tfft.proving import is_export
+
+    folder, texts = Path(options.run), list(options.texts)
     if is_export(folder):
         from tfft.answering import answers, read_texts
         from tfft.runtime import Runtime
@@ -266,8 +266,11 @@ def _serve(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[serve]'` brings it") from None
     limits = server.Limits(options.max_body, options.max_rows, options.max_text, options.timeout)
-    with console.native_messages_off(options.debug):
-        runtime = Runtime()
+
+    def runtime() -> Runtime:
+        with console.native_messages_off(options.debug):
+            return Runtime()
+
     server.serve(
         runtime,
         Path(options.folder),

@@ -191,7 +191,7 @@ def application(
             await asyncio.gather(watching, return_exceptions=True)
             repository.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page),
             Route("/openapi.json", guarded(openapi)),
@@ -207,6 +207,8 @@ def application(
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it would send clients to whatever their Host header names
+    return app
 
 
 def _allow(request: Request, *methods: str) -> None:
@@ -318,7 +320,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 def serve(
-    runtime: Any,
+    runtime: Callable[[], Any],
     root: Path,
     limits: Limits,
     *,
@@ -333,7 +335,7 @@ def serve(
     """Answer until SIGINT or SIGTERM; what is being answered then is finished.
 
     Args:
-        runtime: `tfft.runtime.Runtime`.
+        runtime: makes a `tfft.runtime.Runtime`, once all else is in order.
         root: a folder of models, or one model's.
         limits: of a request.
         host: address to listen on; beyond this machine only with a token.
@@ -359,7 +361,7 @@ def serve(
     except OSError as error:
         raise InvalidValueError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port") from None
     metrics = Metrics()
-    repository = Repository(root, runtime, joined=joined, max_rows=max_rows, max_waiting=max_waiting, ran=metrics.ran)
+    repository = Repository(root, runtime(), joined=joined, max_rows=max_rows, max_waiting=max_waiting, ran=metrics.ran)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
     app = application(repository, limits, metrics=metrics, token=token, ready=lambda: ready(address))
