@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,17 @@ def serving(folder: Path, *flags: str, **environment: str) -> Iterator[Running]:
         process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def states(running: Running) -> dict[str, str]:
+    return {v["version"]: v["state"] for v in running.get("/v1/models/reviews").json()["model_version_status"]}
 
 
 @pytest.fixture(scope="module")
@@ -207,32 +218,24 @@ def test_a_new_version_is_swapped_in_without_a_failed_request(
             thread.start()
         shutil.copytree(exports[1], tmp_path / "reviews" / "scratch")
         os.rename(tmp_path / "reviews" / "scratch", tmp_path / "reviews" / "2")
-        limit = time.monotonic() + 30
-        while "2" not in seen[-4:] and time.monotonic() < limit:
-            time.sleep(0.1)
+        wait_for(lambda: "2" in seen[-4:])
+        wait_for(lambda: states(running) == {"1": "END", "2": "AVAILABLE"})
         time.sleep(0.5)
         done.set()
         for thread in threads:
             thread.join()
         assert not problems
         assert (seen[0], seen[-1]) == ("1", "2")
-        states = {v["version"]: v["state"] for v in running.get("/v1/models/reviews").json()["model_version_status"]}
-        assert states == {"1": "END", "2": "AVAILABLE"}
         # one that does not load leaves the old one in place, and is taken up once it was mended
         (tmp_path / "reviews" / "3").mkdir()
         (tmp_path / "reviews" / "3" / "saved_model.pb").write_bytes(b"no graph")
-        limit = time.monotonic() + 30
-        while '"3"' not in running.get("/v1/models/reviews").text and time.monotonic() < limit:
-            time.sleep(0.1)
+        wait_for(lambda: states(running).get("3") == "END")
         broken = running.get("/v1/models/reviews/versions/3").json()["model_version_status"][0]
         assert (broken["state"], broken["status"]["error_code"]) == ("END", "UNKNOWN")
         assert running.post("/v1/models/reviews:predict", {"instances": ["a"]}).ok
         shutil.rmtree(tmp_path / "reviews" / "3")
         shutil.copytree(exports[0], tmp_path / "reviews" / "3")
-        limit = time.monotonic() + 30
-        while not running.post("/v1/models/reviews/versions/3:predict", {"instances": ["a"]}).ok:
-            assert time.monotonic() < limit
-            time.sleep(0.1)
+        wait_for(lambda: running.post("/v1/models/reviews/versions/3:predict", {"instances": ["a"]}).ok)
 
 
 def test_versions_and_labels_of_models_config(exports: list[Path], expected: list[list[Any]], tmp_path: Path) -> None:
