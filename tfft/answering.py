@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfft.client import Answer, as_answer
 from tfft.errors import DataError
 from tfft.proving import newest
 from tfft.reading import Source, read
+from tfft.rest import predictions
 from tfft.servable import load
 
 ROWS = 64  # texts answered together
@@ -29,9 +28,8 @@ def answers(runtime: Any, folder: Path, texts: Sequence[str]) -> list[Answer]:
     for begin in range(0, len(order), ROWS):
         picked = order[begin : begin + ROWS]
         outputs = servable.run({"text": [texts[place] for place in picked]})
-        columns = {name: _plain(value) for name, value in outputs.items()}
-        for place, row in zip(picked, zip(*columns.values(), strict=True), strict=True):
-            found[place] = as_answer(dict(zip(columns, row, strict=True)))
+        for place, row in zip(picked, predictions(outputs, rows=True)["predictions"], strict=True):
+            found[place] = as_answer(row)
     servable.close()
     return found
 
@@ -44,11 +42,3 @@ def read_texts(source: Source, column: str | None = None, encoding: str = "utf-8
     if found not in names:
         raise DataError(f"{source} has no column {found or 'text'!r}. It has: {', '.join(names)}. Name one with --text")
     return [str(text) for text in frame[found]]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        return [_plain(one) for one in value]
-    return value.tolist()

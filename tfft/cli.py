@@ -261,17 +261,18 @@ def _check(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> None:
     try:
-        from tfft import server
+        from tfft import serving
         from tfft.runtime import Runtime
+        from tfft.server import Limits
     except ImportError as error:
         raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[serve]'` brings it") from None
-    limits = server.Limits(options.max_body, options.max_rows, options.max_text, options.timeout)
+    limits = Limits(options.max_body, options.max_rows, options.max_text, options.timeout)
 
     def runtime() -> Runtime:
         with console.native_messages_off(options.debug):
             return Runtime()
 
-    server.serve(
+    serving.serve(
         runtime,
         Path(options.folder),
         limits,

@@ -11,6 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from tfft.errors import InvalidValueError, ServerError
+from tfft.rest import predictions
 
 RETRIED = (429, 503, 504)  # a full queue, a model that is loading, a server in a hurry
 BACKOFF_SECONDS = 0.2  # before the second try; doubled before each further one
@@ -160,14 +161,8 @@ def _grpc(
                 if status not in RETRIED or timed_out or tried == retries:
                     raise ServerError(f"{address} answered {error.code().name}: {error.details()}", status) from None
                 time.sleep(BACKOFF_SECONDS * 2**tried)
-        columns = {name: _plain(tf.make_ndarray(tensor)) for name, tensor in answer.outputs.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        outputs = {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
+        rows: list[Row] = predictions(outputs, rows=True)["predictions"]
+        return rows
 
     return send
-
-
-def _plain(array: Any) -> Any:
-    """Numbers and strings as JSON would give them."""
-    if array.dtype != object:
-        return array.tolist()
-    return [_plain(one) if not isinstance(one, bytes) else one.decode("utf-8", "replace") for one in array]

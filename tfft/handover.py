@@ -49,11 +49,16 @@ def write_extra(run: Run, folder: Path, precision: str = "float32") -> None:
     (extra / "README.md").write_text(card(run), "utf-8")
 
 
-def golden(run: Run) -> dict[str, Any]:
-    """`TEXTS`, their token ids, and Keras's own answers, as plain data."""
+def golden_rows(run: Run) -> Examples:
+    """`TEXTS`, encoded and cut as the run's own rows were; some are bytes, which no task's `encode` takes."""
     x, padding = tokenizing.encode(run.tokenizer, TEXTS, run.config["clean"])
     nothing = np.zeros((len(TEXTS), 1), "float32"), np.ones(len(TEXTS), "float32")
-    rows, _ = tokenizing.truncate_examples(Examples(x, *nothing, padding), run.tokenizer, run.config["max_length"])
+    return tokenizing.truncate_examples(Examples(x, *nothing, padding), run.tokenizer, run.config["max_length"])[0]
+
+
+def golden(run: Run) -> dict[str, Any]:
+    """`TEXTS`, their token ids, and Keras's own answers, as plain data."""
+    rows = golden_rows(run)
     answers = run.task.serve(tf.constant(predict(run.model, rows)), run.facts)
     plain = keras.tree.map_structure(lambda t: t.numpy(), answers)
     return {

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from tfft import fusing, handover, tokenizing
+from tfft import fusing, handover
 from tfft.errors import ExportError
-from tfft.examples import Examples, as_arrays, lengths, take
+from tfft.examples import as_arrays, lengths, take
 from tfft.export import next_version
 from tfft.onnx_export import write_ends
 from tfft.runs import Run, new_folder
@@ -90,11 +90,10 @@ def runner(path: Path) -> Any:
 
 def _distance(run: Run, path: Path) -> float:
     """How far its answers to the golden texts are from Keras's, at most."""
-    x, padding = tokenizing.encode(run.tokenizer, handover.TEXTS, run.config["clean"])
-    nothing = np.zeros((len(handover.TEXTS), 1), "float32"), np.ones(len(handover.TEXTS), "float32")
-    rows, _ = tokenizing.truncate_examples(Examples(x, *nothing, padding), run.tokenizer, run.config["max_length"])
+    rows = handover.golden_rows(run)
     names = [tensor.name for tensor in run.model.inputs]
     longest = int(lengths(rows.x).max())
-    batch = {n: take(as_arrays(rows.x[n]), np.arange(len(handover.TEXTS)), longest, padding.get(n, 0)) for n in names}
+    every = np.arange(len(rows.y))
+    batch = {n: take(as_arrays(rows.x[n]), every, longest, rows.padding.get(n, 0)) for n in names}
     found = runner(path)(**batch)["answers"]
     return float(np.abs(found - np.asarray(run.model(batch, training=False))).max())

@@ -22,7 +22,7 @@ from tfft.errors import ExportError, InvalidValueError
 from tfft.examples import as_arrays, lengths, take
 from tfft.export import next_version, refuse_faults
 from tfft.precision import Judged, judge
-from tfft.runs import Run, new_folder, write_json
+from tfft.runs import Run, new_folder, run_examples, write_json
 from tfft.servable import ENDS, NUMERIC, SETTINGS
 from tfft.signatures import TEXT
 
@@ -145,8 +145,7 @@ def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
-    examples, _ = tokenizing.truncate_examples(examples, run.tokenizer, run.config["max_length"])
+    examples = run_examples(run, rows)
     names = [one.name for one in session.get_inputs()]
     source = {name: as_arrays(examples.x[name]) for name in names}
     found: list[Any] = [None] * len(rows)

@@ -155,7 +155,7 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | N
     """
     rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
     with arithmetic.arithmetic(run.config.get("precision", "float32")):  # as in training, so the scores are the same
-        return evaluate(run.model, rows, _run_examples(run, rows), run.task, run.facts)
+        return evaluate(run.model, rows, runs.run_examples(run, rows), run.task, run.facts)
 
 
 def predict_texts(run: Run, texts: Sequence[str]) -> list[Answer]:
@@ -166,7 +166,7 @@ def predict_texts(run: Run, texts: Sequence[str]) -> list[Answer]:
     """
     if not len(texts):
         return []
-    outputs = predict(run.model, _run_examples(run, pd.DataFrame({"text": list(texts)}, dtype=object)))
+    outputs = predict(run.model, runs.run_examples(run, pd.DataFrame({"text": list(texts)}, dtype=object)))
     return run.task.decode(outputs, run.facts)
 
 
@@ -266,11 +266,6 @@ def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
 def _columns(run: Run, columns: Mapping[str, str | None] | None) -> dict[str, str | None]:
     """The columns asked for, else those of training."""
     return {name: (columns or {}).get(name) or run.config.get(name) for name in run.task.columns}
-
-
-def _run_examples(run: Run, rows: pd.DataFrame) -> Examples:
-    examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
-    return tokenizing.truncate_examples(examples, run.tokenizer, run.config["max_length"])[0]
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -7,10 +7,9 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from tfft import tokenizing
 from tfft.errors import ExportError, InvalidValueError
 from tfft.evaluation import predict
-from tfft.runs import Run
+from tfft.runs import Run, run_examples
 
 HEADLINE = "accuracy"
 
@@ -54,8 +53,7 @@ def quantize(run: Run, precision: str, rows: pd.DataFrame | None, bound: float) 
         raise InvalidValueError(f"precision of a SavedModel is one of: float32, int8. Received: {precision!r}")
     if rows is None:
         raise InvalidValueError(f"{precision} is judged by rows with answers; none were given")
-    examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
-    examples, _ = tokenizing.truncate_examples(examples, run.tokenizer, run.config["max_length"])
+    examples = run_examples(run, rows)
     before = predict(run.model, examples)
     try:
         with warnings.catch_warnings():  # one for each layer that has nothing to quantize

@@ -6,10 +6,11 @@ Functions of plain values; https://www.tensorflow.org/tfx/serving/api_rest descr
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf import json_format
 
 from tfft.capi import DTYPES, STRING
 
@@ -154,6 +155,34 @@ def classifications(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def regressions(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The body of a regress answer: one number an example."""
     return {"results": _needed(outputs, "outputs")}
+
+
+def statuses(versions: Sequence[tuple[int, str, str]]) -> dict[str, Any]:
+    """The body of a status answer: of (number, state, why it could not be loaded) each."""
+    return {
+        "model_version_status": [
+            {
+                "version": str(number),
+                "state": state,
+                "status": {"error_code": "UNKNOWN" if error else "OK", "error_message": error},
+            }
+            for number, state, error in versions
+        ]
+    }
+
+
+def metadata(name: str, version: int, signatures: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a metadata answer: every `SignatureDef` of a version."""
+    plain = {
+        key: json_format.MessageToDict(
+            signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        for key, signature in sorted(signatures.items())
+    }
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
+        "metadata": {"signature_def": {"signature_def": plain}},
+    }
 
 
 def _needed(outputs: Mapping[str, np.ndarray], name: str) -> Any:

@@ -16,14 +16,17 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tfft.backbones import load_backbone
 from tfft.errors import InvalidValueError, NotFoundError
+from tfft.examples import Examples
 from tfft.seeding import is_seed
 from tfft.tasks import get_task
 from tfft.tasks.task import Facts, Task
+from tfft.tokenizing import truncate_examples
 
 # config.json       the recipe, as resolved
 # environment.json  versions, command, machine
@@ -101,6 +104,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def run_examples(run: Run, rows: pd.DataFrame) -> Examples:
+    """Rows, encoded and cut as the run's own were."""
+    examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
+    return truncate_examples(examples, run.tokenizer, run.config["max_length"])[0]
 
 
 def save_run(folder: Path, run: Run, backbone: Any, history: Mapping[str, np.ndarray]) -> None:
