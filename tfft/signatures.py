@@ -12,6 +12,10 @@ import tensorflow as tf
 from tfft import fusing, heads, tokenizing
 from tfft.runs import Run
 
+# Batches are computed in rows and lengths of a multiple of it: oneDNN keeps what it made for every shape it meets, and
+# a server that meets all would grow for hours. A batch of none gets a row, for no operation likes it.
+ROUND = 8
+
 Signature = tuple[Callable[[Any], dict[str, Any]], list[tf.TensorSpec]]  # the function, and what it takes
 
 TEXT = [tf.TensorSpec([None], tf.string, name="text")]
@@ -39,14 +43,20 @@ def signatures(run: Run) -> dict[str, Signature]:
     def encode(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tokenizing.padded_ids(tokenizer, text, run.config["clean"], run.config["max_length"])
 
-    def outputs_for(ids: tf.Tensor, mask: tf.Tensor) -> dict[str, Any]:
+    def compute(ids: tf.Tensor, mask: tf.Tensor) -> dict[str, Any]:
         x = tokenizing.padded_inputs(ids, mask)
         return model({name: x[name] for name in names}, training=False)
 
+    outputs_for = tf.function(compute, input_signature=2 * IDS, autograph=False)  # one graph: it may hold weights
+
     def answer(text: tf.Tensor) -> dict[str, Any]:
         rows = tf.shape(text)[0]
-        text = tf.concat([text, tf.fill([tf.cast(tf.equal(rows, 0), tf.int32)], "")], 0)  # no op likes a batch of none
-        return keras.tree.map_structure(lambda t: t[:rows], outputs_for(*ids_of(text)))
+        more = tf.where(rows > ROUND, tf.math.floormod(-rows, ROUND), tf.cast(rows == 0, tf.int32))
+        text = tf.concat([text, tf.fill([more], "")], 0)
+        ids, mask = ids_of(text)
+        longer = tf.where(rows > 1, tf.math.floormod(-tf.shape(ids)[1], ROUND), 0)
+        ids, mask = (tf.pad(t, [[0, 0], [0, longer]], constant_values=v) for t, v in ((ids, pad), (mask, 0)))
+        return keras.tree.map_structure(lambda t: t[:rows], outputs_for(ids, mask))
 
     # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
     ids_of, outputs_of = (tf.function(f, input_signature=TEXT, autograph=False) for f in (encode, answer))
