@@ -74,7 +74,7 @@ def test_frozen_layers_run_no_dropout_in_training(policy: str) -> None:
     assert differs == (policy != "all")
     top = tfft.freeze(model_on("bert"), "none")
     for layer in top.layers:  # everything frozen by hand but the head: what Keras alone would leave noisy
-        layer.trainable = layer.name == "head_probabilities"
+        layer.trainable = layer.name == "head_output"
     plain = [np.array(top(x, training=True)) for _ in range(2)]
     assert np.abs(plain[0] - plain[1]).max() > 0
     cut = activations.join(*tfft.split(top))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tfft.cli import main
+from tfft.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 GOOD = ("the movie was good", "great film !", "a lovely story", "i was fine and it is great", "very fine plot")
@@ -129,12 +130,12 @@ DATA: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
         ["--data", "{d}/T.jsonl"],
         "{d}/T.jsonl, line 2: expected one JSON object a line. Expecting value: line 1 column 1 (char 0)",
     ),
-    "column not there": ({}, ["--label", "stars"], "no column 'stars'. The columns are: text, label"),
+    "column not there": ({}, ["--columns", "label=stars"], "no column 'stars'. The columns are: text, label"),
     "column not found": (
         {"T.csv": _csv(header="text,kind of")},
         [],
         "found no label column; the columns are: text, kind of. "
-        "Name it with --label COLUMN (is the first line of the file a header?)",
+        "Name it with --columns label=NAME (is the first line of the file a header?)",
     ),
     "column not in the test rows": (
         {"E.csv": _csv(header="remark,label")},
@@ -177,7 +178,7 @@ DATA: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
         {"T.csv": "text,label\n" + "".join(f"text {n},label {n}\n" for n in range(150)), "E.csv": _csv()},
         ["--validation", "{d}/E.csv", "--test", "{d}/E.csv"],
         "150 different labels in 150 training rows: is the label column a text or a number? "
-        "Name the right one with --label COLUMN",
+        "Name the right one with --columns label=NAME",
     ),
     "unseen label": (
         {"E.csv": "text,label\na fine film,pos\nso so,mixed\nwell,mixed\n"},
@@ -207,7 +208,7 @@ DATA: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "unknown task": (
         {},
         ["--task", "translation"],
-        "task must be one of: text-classification. Received: 'translation'",
+        f"task must be one of: {', '.join(TASKS)}. Received: 'translation'",
     ),
     "unusable value": ({}, ["--epochs", "0"], "epochs must be 1 or more. Received: 0"),
     "unusable values": (
@@ -390,9 +391,9 @@ def test_a_damaged_run(
             "remark,label\na,1\n",
             [],
             "found no text column; the columns are: remark, label. "
-            "Name it with --text COLUMN (is the first line of the file a header?)",
+            "Name it with --columns text=NAME (is the first line of the file a header?)",
         ),
-        ("text,label\na,1\n", ["--label", "y"], "no column 'y'. The columns are: text, label"),
+        ("text,label\na,1\n", ["--columns", "label=y"], "no column 'y'. The columns are: text, label"),
         ("text,label\n,1\n", [], f"given: 1 of 1 rows have an empty text (row 1). {STOP}"),
     ],
 )

@@ -445,7 +445,7 @@ def test_key_follows_the_frozen_weights_only() -> None:
     model = bert(1)
     rows = rows_for(model)
     before = key_of(model, rows)
-    for layer in ("transformer_layer_1", "head_probabilities"):
+    for layer in ("transformer_layer_1", "head_output"):
         for variable in model.get_layer(layer).trainable_variables:
             variable.assign(variable.value + 1.0)
     assert key_of(model, rows) == before

@@ -24,7 +24,7 @@ def run(presets: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     rows = [f'"{text} {n}",{"pos" if i < 3 else "neg"}' for n in range(4) for i, text in enumerate(TEXTS)]
     (folder / "T.csv").write_text("review,stars\n" + "\n".join(rows) + "\n", "utf-8")
-    command = ["train", "--data", str(folder / "T.csv"), "--label", "stars", "--backbone", str(presets("bert"))]
+    command = ["train", "--data", str(folder / "T.csv"), "--columns", "label=stars", "--backbone", str(presets("bert"))]
     assert main([*command, "--epochs", "2", "--out", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -38,7 +38,7 @@ def test_train_prints_a_score_card(run: Path, capsys: pytest.CaptureFixture[str]
     assert "seconds: load " in shown.out
     assert shown.out.endswith(f"run folder: {run.parent / 'again'}\n")
     assert "columns: text = 'review', label = 'stars'" in shown.err
-    assert "learning: head_probabilities; 34 of" in shown.err
+    assert "learning: head_output; 34 of" in shown.err
     assert json.loads((run.parent / "again" / "config.json").read_text("utf-8"))["epochs"] == 1
 
 
@@ -66,7 +66,7 @@ def test_predict_texts_and_a_file(run: Path, capsys: pytest.CaptureFixture[str])
 
 def test_predict_reads_texts_from_another_column(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run.parent / "G.csv").write_text("id,remark\n1,dull\n", "utf-8")
-    assert main(["predict", str(run), "--data", str(run.parent / "G.csv"), "--text", "remark", "--quiet"]) == 0
+    assert main(["predict", str(run), "--data", str(run.parent / "G.csv"), "--columns", "text=remark", "--quiet"]) == 0
     assert capsys.readouterr().out.rstrip().endswith("dull")
 
 

@@ -1,5 +1,6 @@
 """Which columns, which rows, what is held out: nothing lost, nothing invented, nothing in two splits."""
 
+import dataclasses
 import logging
 import re
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from tfft.data import duplicates, find_columns, hold_out, load_data, load_rows
 from tfft.errors import DataError, InvalidValueError
 from tfft.tasks.text_classification import label_name, learn
 
-WANTED = {"text": ("sentence", "review"), "label": ("category", "class")}
+TASK = dataclasses.replace(
+    tfft.get_task("text-classification"), columns={"text": ("sentence", "review"), "label": ("category", "class")}
+)
 
 
 def _rows(labels: Mapping[str, int]) -> pd.DataFrame:
@@ -45,7 +48,7 @@ def _texts(splits: Mapping[str, pd.DataFrame]) -> dict[str, list[str]]:
     ],
 )
 def test_columns_are_found(have: list[str], given_names: dict[str, str | None], found: dict[str, str]) -> None:
-    assert find_columns(pd.DataFrame(columns=have), WANTED, given_names) == found
+    assert find_columns(pd.DataFrame(columns=have), TASK, given_names) == found
 
 
 @pytest.mark.parametrize(
@@ -57,30 +60,30 @@ def test_columns_are_found(have: list[str], given_names: dict[str, str | None], 
             ["a", "label"],
             {},
             "found no text column; the columns are: a, label. "
-            "Name it with --text COLUMN (is the first line of the file a header?)",
+            "Name it with --columns text=NAME (is the first line of the file a header?)",
         ),
         (
             ["text", "b"],
             {},
             "found no label column; the columns are: text, b. "
-            "Name it with --label COLUMN (is the first line of the file a header?)",
+            "Name it with --columns label=NAME (is the first line of the file a header?)",
         ),
         (
             ["sentence", "b"],
             {"label": "sentence"},  # one column cannot be the text and its own label
             "found no text column; the columns are: sentence, b. "
-            "Name it with --text COLUMN (is the first line of the file a header?)",
+            "Name it with --columns text=NAME (is the first line of the file a header?)",
         ),
     ],
 )
 def test_columns_not_found_are_named(have: list[str], given_names: dict[str, str | None], message: str) -> None:
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        find_columns(pd.DataFrame(columns=have), WANTED, given_names)
+        find_columns(pd.DataFrame(columns=have), TASK, given_names)
 
 
 def test_chosen_columns_are_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tfft"):
-        find_columns(pd.DataFrame(columns=["Review", "class", "id"]), WANTED, {})
+        find_columns(pd.DataFrame(columns=["Review", "class", "id"]), TASK, {})
     assert caplog.messages == ["columns: text = 'Review', label = 'class'"]
 
 
@@ -213,14 +216,14 @@ def test_too_few_rows_without_classes_are_told_in_words() -> None:
         "Add rows, or give --validation and --test files"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        hold_out(_rows({"a": 2}), {"validation": 0.1, "test": 0.1}, by=None, seed=0)
+        hold_out(_rows({"a": 2}), {"validation": 0.1, "test": 0.1}, inputs=["text"], by=None, seed=0)
 
 
 @pytest.mark.parametrize("shares", [{"test": 0.0}, {"test": 1.0}, {"test": -0.1}, {"validation": 0.5, "test": 0.5}])
 def test_shares_that_leave_nothing_are_refused(shares: dict[str, float]) -> None:
     message = f"shares must lie between 0 and 1 and leave rows to train on. Received: {shares}"
     with pytest.raises(InvalidValueError, match=f"^{re.escape(message)}$"):
-        hold_out(_rows({"a": 9, "b": 9}), shares, by="label", seed=0)
+        hold_out(_rows({"a": 9, "b": 9}), shares, inputs=["text"], by="label", seed=0)
 
 
 @pytest.mark.parametrize("by", ["label", None])
@@ -236,7 +239,9 @@ def test_hold_out_loses_and_invents_nothing(
     frame = pd.DataFrame([(f"text {n}", label) for n, label in rows], columns=["text", "label"], dtype=object)
     frame = frame if by else frame[["text"]]
     try:
-        splits = hold_out(frame, dict(zip(("validation", "test"), shares, strict=True)), by=by, seed=seed)
+        splits = hold_out(
+            frame, dict(zip(("validation", "test"), shares, strict=True)), inputs=["text"], by=by, seed=seed
+        )
     except DataError as error:
         assert "needs at least 3" in str(error)  # noqa: PT017  a class too small is refused, in words
         return
@@ -253,7 +258,7 @@ def test_hold_out_loses_and_invents_nothing(
 def test_a_class_of_texts_that_all_stand_under_another_label_is_refused() -> None:
     frame = pd.concat([_rows({"a": 20, "b": 20}), pd.DataFrame({"text": ["a 3", "a 4"], "label": ["c", "c"]})])
     with pytest.raises(DataError, match=re.escape("label 'c' has 0 different row(s)")):
-        hold_out(frame.reset_index(drop=True), {"validation": 0.1, "test": 0.1}, by="label", seed=0)
+        hold_out(frame.reset_index(drop=True), {"validation": 0.1, "test": 0.1}, inputs=["text"], by="label", seed=0)
 
 
 def test_duplicates_are_counted_in_and_across_splits() -> None:
@@ -265,7 +270,7 @@ def test_duplicates_are_counted_in_and_across_splits() -> None:
         "validation": frame(("y", "b"), ("z", "a")),
         "test": frame(("x", "a"), ("z", "b"), ("z", "b"), ("new", "a")),
     }
-    assert duplicates(splits, "label") == {
+    assert duplicates(splits, ["text"], "label") == {
         "train": 2,
         "test": 1,
         "train/validation": 1,
@@ -276,7 +281,7 @@ def test_duplicates_are_counted_in_and_across_splits() -> None:
 
 
 def test_no_duplicates_are_an_empty_table() -> None:
-    assert duplicates(load_data(_rows({"a": 10, "b": 10})), "label") == {}
+    assert duplicates(load_data(_rows({"a": 10, "b": 10})), ["text"], "label") == {}
 
 
 BAD = {
@@ -388,7 +393,7 @@ def test_one_class_only_is_refused() -> None:
 def test_a_label_column_that_is_no_label_is_refused() -> None:
     message = (
         "150 different labels in 150 training rows: is the label column a text or a number? "
-        "Name the right one with --label COLUMN"
+        "Name the right one with --columns label=NAME"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         learn(_rows({f"label {n}": 1 for n in range(150)}))

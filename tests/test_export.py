@@ -77,7 +77,7 @@ def test_the_embedding_is_what_the_last_layer_reads(served: Any) -> None:
     run, _, loaded = served
     embedding = ask(loaded, "embed", text=TEXTS)["embedding"]
     assert embedding.shape == (len(TEXTS), 8)
-    layer = run.model.get_layer("head_probabilities")
+    layer = run.model.get_layer("head_output")
     np.testing.assert_allclose(layer(embedding), ask(loaded, text=TEXTS)["probabilities"], atol=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_what_lies_beside_an_export(served: Any) -> None:
     extra = folder / proving.EXTRA
     assert json.loads((extra / "labels.json").read_text("utf-8")) == run.facts["labels"]
     golden = json.loads((folder / proving.GOLDEN).read_text("utf-8"))
-    assert len(golden["texts"]) == len(golden["token_ids"]) == len(golden["outputs"]["probabilities"])
+    assert len(golden["texts"]["text"]) == len(golden["token_ids"]) == len(golden["outputs"]["probabilities"])
     card = (extra / "README.md").read_text("utf-8")
     assert "| task | text-classification |" in card
     assert "| neg | 4 |" in card

@@ -16,6 +16,7 @@ from tests.test_server import TEXTS, serving
 from tfft import precision, proving
 from tfft.cli import main
 from tfft.errors import ExportError, InvalidValueError
+from tfft.runs import run_examples
 
 pytest.importorskip("tf2onnx")
 pytest.importorskip("onnxruntime")
@@ -86,5 +87,5 @@ def test_what_costs_too_much_is_refused_with_both_numbers(presets: Any) -> None:
     run = make_run(presets("bert"))
     right = np.tile([[0.1, 0.9], [0.9, 0.1]], (4, 1))
     with pytest.raises(ExportError, match=r"accuracy 0\.5000, in float32 1\.0000, on 8 rows"):
-        precision.judge(run, ROWS, right, np.tile([[0.1, 0.9]], (8, 1)), "int8", 0.005)
-    assert precision.judge(run, ROWS, right, right, "int8", 0.005).after == 1.0
+        precision.judge(run, ROWS, run_examples(run, ROWS), right, np.tile([[0.1, 0.9]], (8, 1)), "int8", 0.005)
+    assert precision.judge(run, ROWS, run_examples(run, ROWS), right, right, "int8", 0.005).after == 1.0

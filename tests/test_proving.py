@@ -14,7 +14,7 @@ from tfft import handover, proving
 from tfft.proving import Finding
 from tfft.runs import Run
 from tfft.seeding import set_seed
-from tfft.signatures import TEXT, signatures
+from tfft.signatures import signatures, texts_of
 
 FACTS = {"labels": ["neg", "pos"], "counts": [4, 4]}
 CONFIG = {"task": "text-classification", "pooling": "mean", "dropout": 0.0, "max_length": 16, "clean": ["whitespace"]}
@@ -82,11 +82,10 @@ def test_the_stock_packer_is_named(run: Run, good: Path, tmp_path: Path) -> None
         ids, segments = packer(run.tokenizer(text))
         mask = tf.cast(ids != 0, tf.int32)
         x = {"token_ids": ids, "segment_ids": segments, "padding_mask": mask}
-        return run.task.serve(run.model(x, training=False), run.facts)
+        return run.task.serve(run.model(x, training=False), x, {}, run.facts)
 
-    folder = planted(
-        run, good, tmp_path / "1", ("serving_default", answer, TEXT), ("tokenize", *signatures(run)["tokenize"])
-    )
+    ends = ("serving_default", answer, texts_of(run)), ("tokenize", *signatures(run)["tokenize"])
+    folder = planted(run, good, tmp_path / "1", *ends)
     found = faults(folder)
     assert "TFText>RoundRobinTrim: TensorFlow Serving has them from 2.20" in found["operations"].found
     assert "KerasHub's packer" in str(found["operations"].cure)
@@ -100,7 +99,7 @@ def test_xla_is_named(run: Run, good: Path, tmp_path: Path) -> None:
     def answer(token_ids: tf.Tensor) -> Any:
         zeros = tf.zeros_like(token_ids)
         x = {"token_ids": token_ids, "segment_ids": zeros, "padding_mask": zeros + 1}
-        return run.task.serve(network(x), run.facts)
+        return run.task.serve(network(x), x, {}, run.facts)
 
     taken = [tf.TensorSpec([None, 16], tf.int32, name="token_ids")]
     found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, taken)))
@@ -115,21 +114,21 @@ def test_a_python_function_is_named(run: Run, good: Path, tmp_path: Path) -> Non
         lowered = tf.py_function(lambda t: tf.strings.lower(t), [text], tf.string)
         return endpoint(tf.ensure_shape(lowered, [None]))
 
-    found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, TEXT)))
+    found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, texts_of(run))))
     assert "EagerPyFunc" in found["Python function"].found
 
 
 def test_outputs_that_are_not_batch_first_are_named(run: Run, good: Path, tmp_path: Path) -> None:
     endpoint = signatures(run)["serving_default"][0]
     answer = lambda text: endpoint(text) | {"labels": tf.constant(run.facts["labels"])}  # noqa: E731
-    found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, TEXT)))
+    found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, texts_of(run))))
     assert found["batch first"].found == "output 'labels' of serving_default has the shape [2]"
 
 
 def test_missing_labels_are_named(run: Run, good: Path, tmp_path: Path) -> None:
     endpoint = signatures(run)["serving_default"][0]
     answer = lambda text: {"probabilities": endpoint(text)["probabilities"]}  # noqa: E731
-    found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, TEXT)))
+    found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, texts_of(run))))
     assert "a client cannot know which class is which" in found["labels"].found
 
 

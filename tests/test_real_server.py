@@ -35,7 +35,7 @@ def test_it_answers_the_golden_texts_as_keras_did() -> None:
     if not address or not export:
         pytest.skip("TFFT_TFS_REST and TFFT_TFS_EXPORT (the version's folder it serves) name no server and export")
     golden = json.loads((Path(export) / GOLDEN).read_text("utf-8"))
-    body = {"instances": golden["texts"]}
+    body = {"instances": golden["texts"]["text"]}
     rows = requests.post(f"{address}/v1/models/{MODEL}:predict", json=body, timeout=60).json()["predictions"]
     for row, wanted in zip(rows, golden["outputs"]["probabilities"], strict=True):
         assert row["probabilities"] == pytest.approx(wanted, abs=1e-5)

@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_weights(presets: Any, reviews: list[dict[s
     for seed in (1, 1, 2):
         model, examples = prepared(presets, "none", reviews)
         tfft.fit(model, examples, examples, epochs=2, batch_size=3, learning_rate=1e-2, seed=seed)
-        results.append(keras.ops.convert_to_numpy(model.get_layer("head_probabilities").kernel))
+        results.append(keras.ops.convert_to_numpy(model.get_layer("head_output").kernel))
     np.testing.assert_array_equal(results[0], results[1])
     assert np.abs(results[0] - results[2]).max() > 0
 
@@ -55,7 +55,7 @@ def test_what_learns_is_in_the_log(
     model, examples = prepared(presets, "all", reviews)
     with caplog.at_level("INFO", "tfft"):
         tfft.fit(model, examples, epochs=1)
-    assert "learning: head_probabilities; 18 of " in caplog.text
+    assert "learning: head_output; 18 of " in caplog.text
     assert "epoch 1: " in caplog.text
 
 

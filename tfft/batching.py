@@ -103,7 +103,7 @@ def batches(
     counts = lengths(examples.x)
     padded = counts if seed is None else bucket_lengths(counts)
     x = {name: as_arrays(value) for name, value in examples.x.items() if name in inputs}
-    y, weight = np.asarray(examples.y), np.asarray(examples.weight)
+    y, weight = as_arrays(examples.y), as_arrays(examples.weight)
     epochs = itertools.count()
     group = 1 if counts.any() else GROUP  # rows without a length are cut into batches in the graph
 
@@ -112,7 +112,7 @@ def batches(
         read = 0
         for rows, length in plan(padded, group * batch_size, max_tokens, generator):
             batch = {name: take(value, rows, length, examples.padding.get(name, 0)) for name, value in x.items()}
-            yield batch, y[rows], weight[rows]
+            yield batch, take(y, rows, length), take(weight, rows, length)
             read += sum(value.nbytes for value in batch.values())
             if read > RELEASE_BYTES:
                 read = 0
@@ -121,8 +121,8 @@ def batches(
 
     signature = (
         {name: tf.TensorSpec(_shape(value), _dtype(value)) for name, value in x.items()},
-        tf.TensorSpec([None, *y.shape[1:]], y.dtype),
-        tf.TensorSpec([None], weight.dtype),
+        tf.TensorSpec(_shape(y), _dtype(y)),
+        tf.TensorSpec(_shape(weight), _dtype(weight)),
     )
     planned = plan(padded, batch_size, max_tokens)
     if seed is not None and counts.any():

@@ -162,23 +162,27 @@ def _signatures(meta: Any) -> Iterator[Finding]:
                         "let the first axis be the batch, of unknown size: the server splits and joins rows along it",
                     )
     outputs = signatures["serving_default"].outputs
-    if "probabilities" in outputs and not {"label", "labels"} <= set(outputs):
+    if "probabilities" in outputs and "labels" not in outputs:
         faults = True
         yield Finding(
             "labels",
             f"serving_default answers {', '.join(sorted(outputs))}: a client cannot know which class is which",
-            "return `label` and `labels` too, repeated for every row",
+            "return `labels` too, repeated for every row",
         )
     if not faults:
         yield Finding("signatures", ", ".join(sorted(signatures)))
 
 
 def _answers(served: Servable, golden: dict[str, Any], tolerance: float) -> Iterator[Finding]:
-    texts = [base64.b64decode(text["b64"]) if isinstance(text, dict) else text.encode() for text in golden["texts"]]
+    texts = {
+        name: [base64.b64decode(text["b64"]) if isinstance(text, dict) else text.encode() for text in column]
+        for name, column in golden["texts"].items()
+    }
+    rows = [{name: [column[i]] for name, column in texts.items()} for i in range(len(golden["token_ids"]))]
     try:
-        together = served.run({"text": texts})
-        alone = [served.run({"text": [text]}) for text in texts]
-        ids = [served.run({"text": [text]}, "tokenize")["token_ids"][0].tolist() for text in texts]
+        together = served.run(texts)
+        alone = [served.run(row) for row in rows]
+        ids = [served.run(row, "tokenize")["token_ids"][0].tolist() for row in rows]
     except RuntimeFailedError as error:
         yield Finding("answers", str(error).splitlines()[0][:300], "export the run again")
         return
@@ -186,11 +190,11 @@ def _answers(served: Servable, golden: dict[str, Any], tolerance: float) -> Iter
     if other:
         yield Finding(
             "vocabulary",
-            f"{len(other)} of {len(texts)} texts give other token ids than in training, the first is number {other[0]}",
+            f"{len(other)} of {len(rows)} texts give other token ids than in training, the first is number {other[0]}",
             "the tokenizer is not the run's: export the run again",
         )
         return
-    yield Finding("vocabulary", f"{len(texts)} texts give the token ids of training")
+    yield Finding("vocabulary", f"{len(rows)} texts give the token ids of training")
     labels = golden.get("labels")
     if labels and [name.decode() for name in together["labels"][0]] != labels:
         yield Finding("labels", "the names are not those of the run, or in another order", "export the run again")
@@ -203,8 +207,9 @@ def _answers(served: Servable, golden: dict[str, Any], tolerance: float) -> Iter
         )
         return
     yield Finding("weights", f"answers are Keras's, within {apart:.1e}")
-    rows = {name: np.concatenate([one[name] for one in alone]) for name in together}
-    apart = _distance(rows, {name: value.tolist() for name, value in together.items() if value.dtype != object})
+    apart = _distance(
+        _joined(alone), {name: value.tolist() for name, value in together.items() if value.dtype != object}
+    )
     if not apart <= tolerance:
         yield Finding(
             "rows",
@@ -213,9 +218,22 @@ def _answers(served: Servable, golden: dict[str, Any], tolerance: float) -> Iter
         )
         return
     yield Finding("rows", f"one at a time or together, within {apart:.1e}")
-    none = served.run({"text": np.empty(0, object)})
+    none = served.run({name: np.empty(0, object) for name in texts})
     counts = {len(value) for value in none.values()}
     yield Finding("empty batch", "no rows in, no rows out", None if counts == {0} else "answer no rows with no rows")
+
+
+def _joined(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows answered one at a time as one batch; where a row has fewer answers, it is filled up as the export does."""
+    found = {}
+    for name in rows[0]:
+        parts = [row[name] for row in rows]
+        widest = max(part.shape[1] for part in parts) if parts[0].ndim == 2 else 0
+        fill: Any = -1 if parts[0].dtype.kind == "i" else b"" if parts[0].dtype == object else 0.0
+        if widest:
+            parts = [np.pad(p, [(0, 0), (0, widest - p.shape[1])], constant_values=fill) for p in parts]
+        found[name] = np.concatenate(parts)
+    return found
 
 
 def _distance(answers: dict[str, np.ndarray], wanted: dict[str, Any]) -> float:
@@ -238,8 +256,8 @@ def _warm_up(served: Servable, folder: Path) -> Iterator[Finding]:
     counts = []
     try:
         for texts, signature in warm_up_requests(path, messages()):
-            served.run({"text": texts}, signature)
-            counts.append(len(texts))
+            served.run(texts, signature)
+            counts.append(len(next(iter(texts.values()))))
     except (RuntimeFailedError, ValueError) as error:
         yield Finding("warm-up", f"request {len(counts) + 1}: {error}", "the server would not load it: export again")
         return

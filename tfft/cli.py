@@ -65,14 +65,16 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("evaluate", _evaluate, "score a run on labelled text")
     sub.add_argument("run", help="run folder")
     sub.add_argument("--data", required=True, help="rows with labels")
-    _add_reading_flags(sub, "text", "label")
+    _add_reading_flags(sub)
     sub.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
     sub = verb("predict", _predict, "answer texts with a run or an export")
     sub.add_argument("run", help="run folder, or an export's")
-    sub.add_argument("texts", nargs="*", metavar="TEXT", help="texts to answer")
+    sub.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts to answer; of a task of several texts, each row's in order"
+    )
     sub.add_argument("--data", help="a file of texts")
-    _add_reading_flags(sub, "text")
+    _add_reading_flags(sub)
     sub.add_argument("--json", action="store_true", help="print one JSON object a text")
 
     sub = verb("export", _export, "export a run as a SavedModel for TensorFlow Serving")
@@ -124,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("data", help="labelled rows, as for train")
     sub.add_argument("--backbone", default="minilm-l6", help="as for train (default minilm-l6)")
     sub.add_argument("--out", default="advice.png", metavar="FILE", help="picture to write (default advice.png)")
-    _add_reading_flags(sub, "text", "label")
+    _add_reading_flags(sub)
 
     sub = verb("cache", _cache, "list or clear the stored outputs of frozen layers")
     sub.add_argument("action", choices=("list", "clear"), help="list what is stored, or remove it")
@@ -154,9 +156,10 @@ def _add_recipe_flags(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=field.name.upper(), help=text + shown)
 
 
-def _add_reading_flags(sub: argparse.ArgumentParser, *columns: str) -> None:
-    for column in columns:
-        sub.add_argument(f"--{column}", metavar="COLUMN", help=f"column of the {column}; found or known by default")
+def _add_reading_flags(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--columns", type=_pairs, default={}, metavar="NAME=COLUMN,...", help="the data's columns; known by default"
+    )
     sub.add_argument("--encoding", default="utf-8", help="of text files (default utf-8)")
     sub.add_argument("--bad-rows", default="stop", choices=("stop", "drop"), help="unusable rows: stop, or drop them")
 
@@ -168,6 +171,13 @@ def _add_serving_flag(sub: argparse.ArgumentParser) -> None:
 
 def _comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in _comma_list(text)]
+    if not all(name and column for name, _, column in pairs):
+        raise argparse.ArgumentTypeError(f"expected pairs such as text=review. Received: {text!r}")
+    return {name: column for name, _, column in pairs}
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -187,9 +197,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from tfft.pipeline import evaluate_run
     from tfft.runs import load_run
 
-    columns = {"text": options.text, "label": options.label}
     run = load_run(options.run)
-    scores = evaluate_run(run, options.data, columns, encoding=options.encoding, bad_rows=options.bad_rows)
+    scores = evaluate_run(run, options.data, options.columns, encoding=options.encoding, bad_rows=options.bad_rows)
     if options.json:
         print(json.dumps(scores, ensure_ascii=False, indent=2))
     else:
@@ -201,25 +210,43 @@ def _predict(options: argparse.Namespace) -> None:
         raise InvalidValueError("nothing to predict: give texts, or a file with --data FILE")
     from tfft.proving import is_export
 
-    folder, texts = Path(options.run), list(options.texts)
+    folder = Path(options.run)
     if is_export(folder):
-        from tfft.answering import answers, read_texts
+        from tfft.answering import answers, inputs_of, read_texts
+        from tfft.proving import newest
         from tfft.runtime import Runtime
+        from tfft.servable import load
 
         with console.native_messages_off(options.debug):
             runtime = Runtime()
-        texts += read_texts(options.data, options.text, options.encoding) if options.data else []
-        found = answers(runtime, folder, texts)
+        servable = load(runtime, newest(folder))
+        texts = _grouped(options.texts, inputs_of(servable))
+        texts += (
+            read_texts(options.data, inputs_of(servable), options.columns, options.encoding) if options.data else []
+        )
+        found = answers(servable, texts)
+        servable.close()
     else:
         console.load_tensorflow(options.debug)
         from tfft import pipeline
         from tfft.runs import load_run
 
         run, reading = load_run(options.run), {"encoding": options.encoding, "bad_rows": options.bad_rows}
-        texts += pipeline.read_texts(run, options.data, options.text, **reading) if options.data else []
+        texts = _grouped(options.texts, run.task.inputs)
+        texts += pipeline.read_texts(run, options.data, options.columns, **reading) if options.data else []
         found = pipeline.predict_texts(run, texts)
     for text, answer in zip(texts, found, strict=True):
         console.answer(text, answer, options.json)
+
+
+def _grouped(texts: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:
+    """The texts of the command line as rows of the texts a model is asked with."""
+    if len(texts) % len(names):
+        raise InvalidValueError(
+            f"expected {', '.join(names)} for every row, in this order. Received: {len(texts)} text(s)"
+        )
+    groups = [texts[i : i + len(names)] for i in range(0, len(texts), len(names))]
+    return [dict(zip(names, group, strict=True)) for group in groups]
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -295,7 +322,7 @@ def _quickstart(options: argparse.Namespace) -> None:
     folder = train(Recipe(data=str(MESSAGES), out=str(out)))
     console.score_card(json.loads((folder / "metrics.json").read_text("utf-8")))
     for text, answer in zip(QUICKSTART_TEXTS, predict_texts(load_run(folder), QUICKSTART_TEXTS), strict=True):
-        console.answer(text, answer)
+        console.answer({"text": text}, answer)
     print(f"run folder: {folder}\nnext:       tfft predict {folder} 'your own text'\n            tfft train --help")
 
 
@@ -336,7 +363,7 @@ def _advise(options: argparse.Namespace) -> None:
         options.data,
         options.backbone,
         out=options.out,
-        columns={"text": options.text, "label": options.label},
+        columns=options.columns,
         encoding=options.encoding,
         bad_rows=options.bad_rows,
     )

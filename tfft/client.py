@@ -10,15 +10,15 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
+from tfft.answers import Answer, as_answer
 from tfft.errors import InvalidValueError, ServerError
 from tfft.rest import predictions
 
 RETRIED = (429, 503, 504)  # a full queue, a model that is loading, a server in a hurry
 BACKOFF_SECONDS = 0.2  # before the second try; doubled before each further one
 
-Row = Mapping[str, Any]
-Answer = dict[str, Any]
-Send = Callable[[Sequence[str]], list[Row]]
+Text = str | Mapping[str, str]  # one text, or several by the names a model takes them by
+Send = Callable[[Sequence[Text]], list[Any]]
 
 
 class Client:
@@ -65,22 +65,17 @@ class Client:
         connect = _grpc if parts.scheme == "grpc" else _rest
         self._send: Send = connect(address.rstrip("/"), model, version, label, timeout, retries, token)
 
-    def predict(self, texts: Sequence[str]) -> list[Answer]:
+    def predict(self, texts: Sequence[Text]) -> list[Answer]:
         """Answers in the order of the texts; for classification `{"label", "score", "probabilities": {name: p}}`.
+
+        Args:
+            texts: strings, or mappings for a model of several texts: `{"context": "...", "question": "..."}`.
 
         Raises:
             ServerError: the server's own words and its status, or that it cannot be reached.
         """
         batches = [texts[begin : begin + self.batch_size] for begin in range(0, len(texts), self.batch_size)]
         return [as_answer(row) for batch in batches for row in self._send(batch)]
-
-
-def as_answer(row: Row) -> Answer:
-    """A row of the server as `predict_texts` would give it: the probabilities by name."""
-    if not {"labels", "probabilities"} <= set(row):
-        return dict(row)
-    named = dict(zip(row["labels"], row["probabilities"], strict=True))
-    return {name: value for name, value in row.items() if name != "labels"} | {"probabilities": named}
 
 
 def _rest(
@@ -105,7 +100,7 @@ def _rest(
     if token is not None:
         session.headers["Authorization"] = f"Bearer {token}"
 
-    def send(texts: Sequence[str]) -> list[Row]:
+    def send(texts: Sequence[Text]) -> list[Any]:
         try:
             answer = session.post(url, json={"instances": list(texts)}, timeout=timeout)
         except requests.Timeout:
@@ -119,7 +114,7 @@ def _rest(
         if answer.status_code != 200 or "predictions" not in body:
             said = body.get("error") if isinstance(body, dict) else json.dumps(body)
             raise ServerError(f"{url} answered {answer.status_code}: {said}", answer.status_code)
-        rows: list[Row] = body["predictions"]
+        rows: list[Any] = body["predictions"]
         return rows
 
     return send
@@ -143,14 +138,16 @@ def _grpc(
     }
     metadata = [] if token is None else [("authorization", f"Bearer {token}")]
 
-    def send(texts: Sequence[str]) -> list[Row]:
+    def send(texts: Sequence[Text]) -> list[Any]:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = model
         if version is not None:
             request.model_spec.version.value = version
         if label is not None:
             request.model_spec.version_label = label
-        request.inputs["text"].CopyFrom(tf.make_tensor_proto(list(texts), tf.string))
+        rows_given = [{"text": text} if isinstance(text, str) else text for text in texts]
+        for name in rows_given[0]:
+            request.inputs[name].CopyFrom(tf.make_tensor_proto([row[name] for row in rows_given], tf.string))
         for tried in range(retries + 1):
             try:
                 answer = stub.Predict(request, timeout=timeout, metadata=metadata)
@@ -162,7 +159,7 @@ def _grpc(
                     raise ServerError(f"{address} answered {error.code().name}: {error.details()}", status) from None
                 time.sleep(BACKOFF_SECONDS * 2**tried)
         outputs = {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
-        rows: list[Row] = predictions(outputs, rows=True)["predictions"]
+        rows: list[Any] = predictions(outputs, rows=True)["predictions"]
         return rows
 
     return send

@@ -8,12 +8,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfft.errors import TfftError
 
-HEADLINE = ("accuracy", "f1_macro", "mcc", "log_loss")
+SHOWN = 4  # numbers in a headline
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
@@ -41,29 +41,43 @@ def score_card(metrics: dict[str, Any]) -> None:
 
 def headline(title: str, values: dict[str, Any]) -> None:
     """Print the metrics one looks at first."""
-    print(f"{title}: " + ", ".join(f"{name} {values[name]:.4f}" for name in HEADLINE))
+    numbers = [(name, value) for name, value in values.items() if isinstance(value, float)]
+    print(f"{title}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers[:SHOWN]))
 
 
 def scores(title: str, values: dict[str, Any]) -> None:
-    """Print the headline, then each label's precision, recall and F1."""
+    """Print the headline, then what there is by label: precision, recall, F1."""
     headline(title, values)
-    rows = [
-        (name, *(f"{row[column]:.3f}" for column in ("precision", "recall", "f1")), str(row["rows"]))
-        for name, row in values["per_class"].items()
-    ]
-    table(("label", "precision", "recall", "f1", "rows"), rows, right=("precision", "recall", "f1", "rows"))
+    if "per_class" in values:
+        columns = list(next(iter(values["per_class"].values())))
+        rows = [
+            (name, *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+            for name, row in values["per_class"].items()
+        ]
+        table(("label", *columns), rows, right=columns)
 
 
-def answer(text: str, given: dict[str, Any], as_json: bool = False) -> None:
-    """Print one answer: label, score, the next best, and the beginning of the text."""
+def answer(texts: Mapping[str, str], given: dict[str, Any], as_json: bool = False) -> None:
+    """Print one answer, the next best, and the beginning of the text that was asked last."""
     if as_json:
-        print(json.dumps({"text": text, **given}, ensure_ascii=False))
+        print(json.dumps({**texts, **given}, ensure_ascii=False))
         return
-    short = " ".join(text.split())
+    short = " ".join(list(texts.values())[-1].split())
     short = short if len(short) <= 80 else f"{short[:77]}..."
-    best = sorted(given["probabilities"].items(), key=lambda item: -item[1])[1:3]
-    others = ", ".join(f"{name} {p:.2f}" for name, p in best)
-    print(f"{given['label']}  {given['score']:.3f}  ({others})  {short}")
+    if "entities" in given:
+        found = [f"{one['text']} [{one['label']} {one['score']:.2f}]" for one in given["entities"]]
+        print(f"{', '.join(found) or 'nothing'}  ({short})")
+    elif "chosen" in given:
+        shares = ", ".join(f"{name} {p:.2f}" for name, p in given["probabilities"].items() if name in given["chosen"])
+        print(f"{shares or 'none'}  {short}")
+    elif "probabilities" in given:
+        best = sorted(given["probabilities"].items(), key=lambda item: -item[1])[1:3]
+        others = ", ".join(f"{name} {p:.2f}" for name, p in best)
+        print(f"{given['label']}  {given['score']:.3f}  ({others})  {short}")
+    elif "answers" in given:
+        print(f"{given['text'] or 'no answer'}  {given['score']:.3f}  [{given['start']}:{given['end']}]  {short}")
+    else:
+        print(f"{given['value']:.4f}  {short}")
 
 
 def findings(folder: Any, found: Sequence[Any]) -> None:

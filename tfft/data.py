@@ -66,19 +66,20 @@ def load_data(
     for name, source in (("validation", validation), ("test", test)):
         if source is not None:
             found[name] = read(source, encoding)
-    chosen = find_columns(found["train"], task.columns, columns or {})
+    chosen = find_columns(found["train"], task, columns or {})
     splits: Splits = {}
     for name in SPLITS:
         if name in found:
             rows = _select(found[name], chosen, name)
-            if name != "train" and task.check(rows)[0][task.target].isna().all():
+            if name != "train" and _has_no_answers(rows, task):
                 log.warning("the %s rows have no %s at all (as public test sets often do): left out", name, task.target)
                 continue
             splits[name] = _usable(rows, task, name, bad_rows)
     shares = {"validation": validation_share, "test": test_share}
     missing = {name: share for name, share in shares.items() if name not in splits}
     if missing:
-        splits |= hold_out(splits["train"], missing, by=task.target if task.stratify else None, seed=seed)
+        by = task.target if task.stratify else None
+        splits |= hold_out(splits["train"], missing, inputs=task.inputs, by=by, seed=seed)
     return {name: splits[name] for name in SPLITS}
 
 
@@ -92,16 +93,25 @@ def load_rows(
 ) -> pd.DataFrame:
     """Read rows with answers, as they are: nothing is held out. Arguments as in `load_data`."""
     rows = read(source, encoding)
-    return _usable(_select(rows, find_columns(rows, task.columns, columns or {}), "given"), task, "given", bad_rows)
+    return _usable(_select(rows, find_columns(rows, task, columns or {}), "given"), task, "given", bad_rows)
 
 
-def find_columns(
-    frame: pd.DataFrame, wanted: Mapping[str, Sequence[str]], given: Mapping[str, str | None]
-) -> dict[str, str]:
+def _has_no_answers(rows: pd.DataFrame, task: "Task") -> bool:
+    checked = task.check(rows)[0]
+    return task.target not in checked or bool(checked[task.target].isna().all())
+
+
+def find_columns(frame: pd.DataFrame, task: "Task", given: Mapping[str, str | None]) -> dict[str, str]:
     """The source's column for each column the task wants: as given, else the first known name that is there."""
+    unknown = [name for name in given if name not in task.columns]
+    if unknown:
+        raise InvalidValueError(
+            f"{task.name} has no column {unknown[0]!r}. Expected one of: {', '.join(task.columns)} (as --columns "
+            f"{next(iter(task.columns))}=NAME)"
+        )
     have = [str(c) for c in frame.columns]
     found: dict[str, str] = {}
-    for column, aliases in wanted.items():
+    for column, aliases in task.columns.items():
         name = given.get(column)
         if name is not None and name not in have:
             raise DataError(f"no column {name!r}. The columns are: {', '.join(have)}")
@@ -109,12 +119,13 @@ def find_columns(
             lower = {h.lower(): h for h in reversed(have)}
             taken = {*found.values(), *given.values()}
             name = next((lower[a] for a in (column, *aliases) if a in lower and lower[a] not in taken), None)
-        if name is None:
+        if name is None and column not in task.optional:
             raise DataError(
                 f"found no {column} column; the columns are: {', '.join(have)}. "
-                f"Name it with --{column} COLUMN (is the first line of the file a header?)"
+                f"Name it with --columns {column}=NAME (is the first line of the file a header?)"
             )
-        found[column] = name
+        if name is not None:
+            found[column] = name
     log.info("columns: %s", ", ".join(f"{column} = {name!r}" for column, name in found.items()))
     return found
 
@@ -150,12 +161,15 @@ def _first(where: np.ndarray, most: int = 3) -> str:
     return ", ".join(str(p + 1) for p in positions[:most]) + (", ..." if len(positions) > most else "")
 
 
-def hold_out(rows: pd.DataFrame, shares: Mapping[str, float], by: str | None, seed: int) -> Splits:
+def hold_out(
+    rows: pd.DataFrame, shares: Mapping[str, float], *, inputs: Sequence[str], by: str | None, seed: int
+) -> Splits:
     """Split rows off at random: stratified by a column, equal inputs always in one split.
 
     Args:
         rows: the rows to split.
         shares: split name -> share of the rows, each in (0, 1) and below 1 in sum.
+        inputs: columns that make two rows equal.
         by: column whose distribution every split keeps; None for none.
         seed: of the shuffle.
 
@@ -164,8 +178,8 @@ def hold_out(rows: pd.DataFrame, shares: Mapping[str, float], by: str | None, se
     """
     if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise InvalidValueError(f"shares must lie between 0 and 1 and leave rows to train on. Received: {dict(shares)}")
-    inputs = _inputs(rows, by)
-    unique = ~inputs.duplicated().to_numpy()
+    keys = _keys(rows, inputs)
+    unique = ~keys.duplicated().to_numpy()
     classes = rows[by].to_numpy() if by else np.zeros(len(rows), int)
     generator = np.random.default_rng(seed)
     split_of: dict[Any, str] = {}
@@ -181,32 +195,31 @@ def hold_out(rows: pd.DataFrame, shares: Mapping[str, float], by: str | None, se
         for others, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
             count = min(max(1, round(share * total)), len(members) - others)  # the splits still to come get a row each
             taken, members = members[:count], members[count:]
-            split_of.update((inputs[i], name) for i in taken)
-    names = np.array([split_of.get(key, "train") for key in inputs])
+            split_of.update((keys[i], name) for i in taken)
+    names = np.array([split_of.get(key, "train") for key in keys])
     log.info("held out with seed %d: %s", seed, ", ".join(f"{n} {(names == n).sum()} rows" for n in shares))
     return {name: rows[names == name].reset_index(drop=True) for name in ("train", *shares)}
 
 
-def duplicates(splits: Splits, target: str) -> dict[str, int]:
+def duplicates(splits: Splits, inputs: Sequence[str], target: str) -> dict[str, int]:
     """Count exact duplicates: inside each split, across splits, and equal inputs with different targets.
 
     Returns:
         `{"train": n, ..., "train/test": n, ..., "conflicting": n}`; zero counts are left out. A count says how many
         rows of the (last named) split have an equal row before them.
     """
-    inputs = {name: _inputs(rows, target) for name, rows in splits.items()}
-    counts = {name: int(keys.duplicated().sum()) for name, keys in inputs.items()}
+    keyed = {name: _keys(rows, inputs) for name, rows in splits.items()}
+    counts = {name: int(keys.duplicated().sum()) for name, keys in keyed.items()}
     names = list(splits)
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
-            counts[f"{first}/{second}"] = int(inputs[second].isin(set(inputs[first])).sum())
+            counts[f"{first}/{second}"] = int(keyed[second].isin(set(keyed[first])).sum())
     together = pd.DataFrame(
-        {"key": pd.concat(inputs.values()), "target": pd.concat([r[target] for r in splits.values()])}
+        {"key": pd.concat(keyed.values()), "target": pd.concat([r[target] for r in splits.values()])}
     )
     counts["conflicting"] = int((together.astype(str).groupby("key")["target"].nunique() > 1).sum())
     return {name: count for name, count in counts.items() if count}
 
 
-def _inputs(rows: pd.DataFrame, target: str | None) -> pd.Series:
-    columns = [c for c in rows.columns if c != target]
-    return rows[columns[0]] if len(columns) == 1 else rows[columns].astype(str).agg("\x1f".join, axis=1)
+def _keys(rows: pd.DataFrame, inputs: Sequence[str]) -> pd.Series:
+    return rows[inputs[0]] if len(inputs) == 1 else rows[list(inputs)].agg("\x1f".join, axis=1)

@@ -22,7 +22,7 @@ THAWED: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 1e-4,  # for MiniLM's size; 2e-5 to 5e-5 suits a backbone of 100 M parameters
     "warmup": 0.1,
-    "monitor": "accuracy",
+    "monitor": "score",
     "patience": 2,
 }
 

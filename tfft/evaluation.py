@@ -1,17 +1,22 @@
-"""A model's outputs for rows, and the task's scores of them."""
+"""A model's outputs for rows, the task's scores of them, and its answers."""
 
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from tfft import activations, caching
+from tfft.answers import as_answer
 from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, batches, plan
 from tfft.caching import Cache
-from tfft.examples import Examples, lengths
+from tfft.examples import Examples, Ragged, as_arrays, lengths, take
 from tfft.progress import work
-from tfft.tasks.task import Facts, Scores, Task
+from tfft.rest import predictions
+from tfft.tasks.task import Answer, Facts, Scores, Task
+
+ANSWERED = 256  # rows whose answers are made together
 
 
 def predict(
@@ -34,7 +39,7 @@ def predict(
         description: beside the progress bar.
 
     Returns:
-        Arrays (rows, ...) nested as the model's output.
+        Arrays (rows, ...) nested as the model's output; `Ragged` for outputs as long as the rows are.
     """
     if cache is not None:
         prefix, suffix = activations.split(model)
@@ -47,11 +52,21 @@ def predict(
     names = [tensor.name for tensor in model.inputs]
     forward, parts = activations.compiled(model), []
     with work(description, len(counts)) as advance:
-        for x, y, _ in batches(rows, names, batch_size, max_tokens=INFERENCE_TOKENS):
+        inputs = rows._replace(y=np.zeros(len(counts)), weight=np.zeros(len(counts)))
+        for x, y, _ in batches(inputs, names, batch_size, max_tokens=INFERENCE_TOKENS):
             parts.append(keras.tree.map_structure(lambda t: t.numpy(), forward(x)))
             advance(len(y))
-    inverse = np.argsort(order)
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays)[inverse], *parts)
+    long = keras.tree.map_structure(lambda t: len(t.shape) > 2 and t.shape[1] is None, model.output)
+    sizes, inverse = [counts[chunk] for chunk in chunks], np.argsort(order)
+
+    def joined(is_long: bool, *arrays: np.ndarray) -> Any:
+        if not is_long:
+            return np.concatenate(arrays)[inverse]
+        tokens = [part[np.arange(part.shape[1]) < size[:, None]] for part, size in zip(arrays, sizes, strict=True)]
+        ends = np.cumsum(counts[order])
+        return Ragged(np.concatenate(tokens), (ends - counts[order])[inverse], counts)
+
+    return keras.tree.map_structure(joined, long, *parts)
 
 
 def evaluate(
@@ -75,4 +90,53 @@ def evaluate(
     Returns:
         Metric -> value; `tfft.metrics` has their definitions.
     """
-    return task.score(predict(model, examples, cache=cache, description="evaluated rows"), rows, facts)
+    outputs = predict(model, examples, cache=cache, description="evaluated rows")
+    return task.score(outputs, examples, rows, facts)
+
+
+def served(task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts) -> dict[str, np.ndarray]:
+    """What an export would answer, from outputs of the model: name -> (rows, ...).
+
+    Args:
+        task: what was trained.
+        outputs: from `predict`.
+        examples: what they are of.
+        rows: the rows those were made of; their inputs are looked at.
+        facts: what the task learnt from the training rows.
+    """
+    sizes = lengths(examples.x)
+    every, longest = np.arange(len(sizes)), int(sizes.max(initial=0))
+    x = {name: take(as_arrays(v), every, longest, examples.padding.get(name, 0)) for name, v in examples.x.items()}
+    texts = {name: tf.constant(list(rows[name]), tf.string) for name in task.inputs}
+    given = take(as_arrays(outputs), every, longest)
+    return {name: np.asarray(value) for name, value in task.serve(tf.constant(given), x, texts, facts).items()}
+
+
+def answers(task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts) -> list[Answer]:
+    """The answers to rows, as a client of a server gets them. Arguments as in `served`."""
+    found: list[Answer] = []
+    for begin in range(0, len(rows), ANSWERED):
+        some = rows[begin : begin + ANSWERED]
+        part, picked = _part(examples, begin, len(some))
+        given = served(task, _picked(outputs, picked), part, some, facts)
+        found += [as_answer(row) for row in predictions(given, rows=True)["predictions"]]
+    return found
+
+
+def _part(examples: Examples, begin: int, rows: int) -> tuple[Examples, np.ndarray]:
+    """The examples of some neighbouring rows, and their numbers."""
+    if "row" in examples.x:
+        places = np.asarray(examples.x["row"])
+        picked = np.flatnonzero((places >= begin) & (places < begin + rows))
+    else:
+        picked = np.arange(begin, begin + rows)
+    x = {name: _picked(as_arrays(value), picked) for name, value in examples.x.items()}
+    if "row" in x:
+        x["row"] = x["row"] - begin
+    return examples._replace(x=x), picked
+
+
+def _picked(value: Any, rows: np.ndarray) -> Any:
+    if isinstance(value, Ragged):
+        return value._replace(starts=value.starts[rows], lengths=value.lengths[rows])
+    return value[rows]

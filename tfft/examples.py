@@ -41,14 +41,14 @@ class Examples(NamedTuple):
     Attributes:
         x: input name -> `tf.RaggedTensor` (rows, None), `Ragged`, `Shared`, or array (rows, ...). May hold inputs a
             model does not take.
-        y: targets, array (rows, ...).
-        weight: sample weights, float32 array (rows,).
+        y: targets, array (rows, ...), or as long as the rows are: `tf.RaggedTensor` (rows, None).
+        weight: sample weights, float32 array (rows,), or `tf.RaggedTensor` (rows, None).
         padding: input name -> value that fills a shorter row of a batch.
     """
 
     x: dict[str, Any]
-    y: np.ndarray
-    weight: np.ndarray
+    y: Any
+    weight: Any
     padding: dict[str, int]
 
 
@@ -67,6 +67,12 @@ def lengths(x: dict[str, Any]) -> np.ndarray:
     if ragged:
         return np.max(ragged, axis=0)
     return np.zeros(next(len(value) for value in values if isinstance(value, np.ndarray)), int)
+
+
+def count(examples: Examples) -> int:
+    """How many examples there are."""
+    y = as_arrays(examples.y)
+    return len(y.lengths) if isinstance(y, Ragged) else len(y)
 
 
 def take(value: Any, rows: np.ndarray, length: int, padding: float = 0) -> np.ndarray:

@@ -58,7 +58,7 @@ def export_saved_model(
         write_saved_model(run, scratch)
         handover.write_extra(run, scratch, precision)
         refuse_faults(proving.prove(scratch, serving, str(version)))
-    handover.write_beside(root)
+    handover.write_beside(run, root)
     return root / str(version)
 
 

@@ -107,7 +107,7 @@ def _matching(layers: Sequence[Any], pattern: str) -> list[Any]:
 
 
 def learning(model: keras.Model) -> str:
-    """What learns, in a line: "head_probabilities learn: 2,310 of 22,715,526 parameters"."""
+    """What learns, in a line: "head_output learn: 2,310 of 22,715,526 parameters"."""
     layers = [layer.name for layer in model.layers if layer.trainable_variables]
     learn = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     total = learn + sum(int(np.prod(v.shape)) for v in model.non_trainable_variables)

@@ -1,18 +1,17 @@
 """What lies beside an exported graph: a card, labels, golden answers, warm-up requests, and files for the server."""
 
 import base64
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
+import pandas as pd
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tfft import tokenizing
 from tfft.catalog import CATALOG
-from tfft.evaluation import predict
+from tfft.evaluation import predict, served
 from tfft.examples import Examples
 from tfft.proving import EXTRA, GOLDEN, WARMUP
 from tfft.runs import Run, write_json
@@ -43,43 +42,56 @@ def write_extra(run: Run, folder: Path, precision: str = "float32") -> None:
     extra = folder / EXTRA
     extra.mkdir()
     write_json(folder / GOLDEN, golden(run) | {"precision": precision})
-    write_warm_up(folder / WARMUP)
+    write_warm_up(run, folder / WARMUP)
     if "labels" in run.facts:
         write_json(extra / "labels.json", run.facts["labels"])
     (extra / "README.md").write_text(card(run), "utf-8")
 
 
-def golden_rows(run: Run) -> Examples:
-    """`TEXTS`, encoded and cut as the run's own rows were; some are bytes, which no task's `encode` takes."""
-    x, padding = tokenizing.encode(run.tokenizer, TEXTS, run.config["clean"])
-    nothing = np.zeros((len(TEXTS), 1), "float32"), np.ones(len(TEXTS), "float32")
-    return tokenizing.truncate_examples(Examples(x, *nothing, padding), run.tokenizer, run.config["max_length"])[0]
+def golden_texts(run: Run) -> dict[str, list[str | bytes]]:
+    """`TEXTS` for every text the run is asked with; each begins elsewhere in them, so that rows are not all alike."""
+    return {name: [*TEXTS[-3 * i :], *TEXTS[: -3 * i]][: len(TEXTS)] for i, name in enumerate(run.task.inputs)}
+
+
+def golden_rows(run: Run) -> tuple[pd.DataFrame, Examples]:
+    """`golden_texts`, encoded, not yet cut."""
+    rows = pd.DataFrame(golden_texts(run), dtype=object)
+    return rows, run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
 
 
 def golden(run: Run) -> dict[str, Any]:
-    """`TEXTS`, their token ids, and Keras's own answers, as plain data."""
-    rows = golden_rows(run)
-    answers = run.task.serve(tf.constant(predict(run.model, rows)), run.facts)
-    plain = keras.tree.map_structure(lambda t: t.numpy(), answers)
+    """`golden_texts`, their token ids, and the numbers of Keras's own answers, as plain data.
+
+    Places are left out: of two answers as good as each other either may come first.
+    """
+    rows, whole = golden_rows(run)
+    cut = run.task.cut(whole, run.tokenizer, run.config["max_length"])[0]
+    answers = served(run.task, predict(run.model, cut), cut, rows, run.facts)
+    texts = {
+        name: [t if isinstance(t, str) else {"b64": base64.b64encode(t).decode()} for t in column]
+        for name, column in golden_texts(run).items()
+    }
     return {
-        "texts": [t if isinstance(t, str) else {"b64": base64.b64encode(t).decode()} for t in TEXTS],
-        "token_ids": rows.x["token_ids"].to_list(),
+        "texts": texts,
+        "token_ids": (whole if run.task.windowed else cut).x["token_ids"].to_list(),
         "labels": run.facts.get("labels"),
-        "outputs": {name: value.tolist() for name, value in plain.items() if value.dtype.kind == "f"},
+        "outputs": {name: value.tolist() for name, value in answers.items() if value.dtype.kind == "f"},
     }
 
 
-def write_warm_up(path: Path) -> None:
+def write_warm_up(run: Run, path: Path) -> None:
     """Requests the server answers before it says that it is ready: a short text, the longest, a full batch.
 
     An error in any of them keeps the server from loading the model, so they are a test on the server itself.
     """
-    requests = [TEXTS[:1], TEXTS[-1:], (TEXTS * BATCH)[:BATCH]]
+    texts = golden_texts(run)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for texts in requests:
+        for cut in (slice(1), slice(len(TEXTS) - 1, len(TEXTS)), slice(BATCH)):
             request = predict_pb2.PredictRequest()
             request.model_spec.signature_name = "serving_default"
-            request.inputs["text"].CopyFrom(tf.make_tensor_proto([tf.compat.as_bytes(t) for t in texts], tf.string))
+            for name, column in texts.items():
+                some = [tf.compat.as_bytes(text) for text in (column * BATCH)[cut]]
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(some, tf.string))
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 
@@ -122,16 +134,17 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[Any, Any]]) -> list[str]:
     return ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
 
 
-def write_beside(root: Path) -> None:
+def write_beside(run: Run, root: Path) -> None:
     """Write what a server needs into the model's folder; files that are there stay as they are."""
-    name = root.name
-    for file, content in _beside(name).items():
+    asked = dict.fromkeys(run.task.inputs, "It works as it should.")
+    example = json.dumps({"instances": [asked if len(asked) > 1 else next(iter(asked.values()))]})
+    for file, content in _beside(root.name, example).items():
         path = root / file
         if not path.exists():
             path.write_text(content, "utf-8")
 
 
-def _beside(name: str) -> dict[str, str]:
+def _beside(name: str, example: str) -> dict[str, str]:
     return {
         "models.config": f"""\
 model_config_list {{
@@ -163,7 +176,7 @@ services:
 # {name}, for TensorFlow Serving
     docker compose up
 
-    curl -d '{{"instances": ["It works as it should."]}}' http://localhost:8501/v1/models/{name}:predict
+    curl -d '{example}' http://localhost:8501/v1/models/{name}:predict
     curl http://localhost:8501/v1/models/{name}
     curl http://localhost:8501/v1/models/{name}/metadata
 

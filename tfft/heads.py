@@ -11,6 +11,7 @@ from keras import ops
 from tfft import graph
 from tfft.errors import InvalidValueError
 
+OUTPUT = "head_output"  # name of the last layer
 POOLINGS = ("mean", "cls", "max", "pooled", "blocks")
 
 
@@ -38,16 +39,32 @@ def softmax_head(backbone: keras.Model, num_classes: int, *, pooling: str = "blo
         >>> keras.Model(backbone.input, outputs).output_shape
         (None, 3)
     """
+    return dense_head(backbone, num_classes, "softmax", pooling=pooling, dropout=dropout)
+
+
+def dense_head(
+    backbone: keras.Model, units: int, activation: str | None, *, pooling: str = "blocks", dropout: float = 0.0
+) -> Any:
+    """A `Dense` of any activation on the pooled backbone: (batch, units). Arguments as in `softmax_head`."""
     x = pool(backbone, pooling)  # (batch, width)
     if dropout:
         x = keras.layers.Dropout(dropout, name="head_dropout")(x)
     # float32 even under a mixed policy: a softmax in half precision loses the small probabilities
-    return keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="head_probabilities")(x)
+    return keras.layers.Dense(units, activation=activation, dtype="float32", name=OUTPUT)(x)
+
+
+def token_head(backbone: keras.Model, units: int, *, dropout: float = 0.0) -> Any:
+    """A `Dense` on every token's hidden state: logits (batch, length, units), float32."""
+    x = sequence_output(backbone)  # (batch, length, width)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="head_dropout")(x)
+    return keras.layers.Dense(units, dtype="float32", name=OUTPUT)(x)
 
 
 def pooled(model: keras.Model) -> Any:
-    """What the last layer of a model with a `softmax_head` reads: a Keras tensor (batch, width)."""
-    return model.get_layer("head_probabilities").input
+    """What the last layer of a model with a `dense_head` reads: a Keras tensor (batch, width); None for other heads."""
+    read = model.get_layer(OUTPUT).input
+    return read if len(read.shape) == 2 else None
 
 
 def pool(backbone: keras.Model, pooling: str, suffix: str = "") -> Any:
@@ -119,6 +136,28 @@ class MeanOfTokens(keras.layers.GlobalAveragePooling1D):
         counted = ops.expand_dims(ops.cast(mask, inputs.dtype), 1)  # (batch, 1, length)
         total = ops.squeeze(ops.matmul(counted, inputs), 1)
         return total / ops.maximum(ops.sum(counted, axis=2), 1)
+
+
+@keras.saving.register_keras_serializable(package="tfft")
+class WithoutPadding(keras.layers.Layer):
+    """Logits of tokens as they are, those of padding so low that no softmax over the length sees them.
+
+    A layer for the same reason.
+    """
+
+    supports_masking = True  # and ends it: Keras would have the loss leave out tokens, of which it has none
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """None goes on."""
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """Of (batch, length, units) and a mask (batch, length), 1 at tokens."""
+        return ops.where(ops.expand_dims(mask, -1) > 0, inputs, -1e9)
+
+
+def span_head(backbone: keras.Model, *, dropout: float = 0.0) -> Any:
+    """Logits of beginning and end for every token, past all others at padding: (batch, length, 2)."""
+    return WithoutPadding(name="head_span")(token_head(backbone, 2, dropout=dropout), mask=_padding_mask(backbone))
 
 
 def _mean(sequence: Any, mask: Any, suffix: str = "") -> Any:

@@ -13,9 +13,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from tfft import fusing, handover
 from tfft.errors import ExportError
-from tfft.examples import as_arrays, lengths, take
+from tfft.examples import as_arrays, count, lengths, take
 from tfft.export import next_version
-from tfft.onnx_export import write_ends
+from tfft.onnx_export import refuse_others, write_ends
 from tfft.runs import Run, new_folder
 from tfft.servable import ENDS
 
@@ -44,6 +44,7 @@ def export_litert(run: Run, folder: str | os.PathLike[str], version: int | None 
     Example:
         path = tfft.export_litert(tfft.load_run("runs/x"), "litert_models/x")
     """
+    refuse_others(run)
     root = Path(folder)
     version = next_version(root, version)
     with new_folder(root / str(version)) as scratch:
@@ -90,10 +91,10 @@ def runner(path: Path) -> Any:
 
 def _distance(run: Run, path: Path) -> float:
     """How far its answers to the golden texts are from Keras's, at most."""
-    rows = handover.golden_rows(run)
+    rows = run.task.cut(handover.golden_rows(run)[1], run.tokenizer, run.config["max_length"])[0]
     names = [tensor.name for tensor in run.model.inputs]
     longest = int(lengths(rows.x).max())
-    every = np.arange(len(rows.y))
+    every = np.arange(count(rows))
     batch = {n: take(as_arrays(rows.x[n]), every, longest, rows.padding.get(n, 0)) for n in names}
     found = runner(path)(**batch)["answers"]
     return float(np.abs(found - np.asarray(run.model(batch, training=False))).max())

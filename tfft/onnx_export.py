@@ -24,7 +24,7 @@ from tfft.export import next_version, refuse_faults
 from tfft.precision import Judged, judge
 from tfft.runs import Run, new_folder, run_examples, write_json
 from tfft.servable import ENDS, NUMERIC, SETTINGS
-from tfft.signatures import TEXT
+from tfft.signatures import is_single, texts_of
 
 OPSET = 17
 PRECISIONS = ("float32", "int8")
@@ -67,6 +67,7 @@ def export_onnx(
         )
     if precision != "float32" and rows is None:
         raise InvalidValueError(f"{precision} is judged by rows with answers; none were given")
+    refuse_others(run)
     root = Path(folder)
     version = next_version(root, version)
     with new_folder(root / str(version)) as scratch:
@@ -79,6 +80,12 @@ def export_onnx(
         handover.write_extra(run, scratch, precision)
         refuse_faults(proving.prove(scratch, version=str(version)))
     return root / str(version)
+
+
+def refuse_others(run: Run) -> None:
+    """Raise if the run's answers are no function of the model's outputs for one text alone."""
+    if not is_single(run):
+        raise InvalidValueError(f"{run.task.name} is exported as a SavedModel only: leave --format out")
 
 
 def convert(run: Run, path: Path) -> None:
@@ -115,13 +122,13 @@ def write_ends(run: Run, folder: Path) -> None:
         return {name: x[name] for name in {*names, "token_ids", "padding_mask"}}
 
     def decode(answers: tf.Tensor) -> dict[str, tf.Tensor]:
-        found: dict[str, tf.Tensor] = run.task.serve(answers, run.facts)
+        found: dict[str, tf.Tensor] = run.task.serve(answers, {}, {}, run.facts)
         return found
 
     archive = keras.export.ExportArchive()
     run.tokenizer([""])  # Keras tracks a layer only once it has been called
     archive.track(run.tokenizer)
-    archive.add_endpoint("encode", encode, input_signature=TEXT)
+    archive.add_endpoint("encode", encode, input_signature=texts_of(run))
     shape = list(run.model.output.shape)
     archive.add_endpoint("decode", decode, input_signature=[tf.TensorSpec(shape, tf.float32, name="answers")])
     archive.write_out(str(folder), verbose=False)
@@ -137,7 +144,7 @@ def _quantize(run: Run, path: Path, rows: pd.DataFrame, bound: float) -> Judged:
     with _root_log_as_it_was():
         quantize_dynamic(str(path), str(small), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
     small.replace(path)
-    return judge(run, rows, before, _outputs(run, path, rows), "int8", bound)
+    return judge(run, rows, run_examples(run, rows), before, _outputs(run, path, rows), "int8", bound)
 
 
 def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:

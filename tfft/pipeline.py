@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from tfft import arithmetic, backbones, caching, data, plots, runs, tokenizing
 from tfft.advising import Advice, advise
-from tfft.errors import NotFoundError
-from tfft.evaluation import evaluate, predict
-from tfft.examples import Examples, lengths
+from tfft.errors import DataError, NotFoundError
+from tfft.evaluation import answers, evaluate, predict
+from tfft.examples import Examples, count, lengths
 from tfft.freezing import freeze
 from tfft.reading import Source
-from tfft.recipe import Recipe, as_json, from_mapping, resolve
+from tfft.recipe import Recipe, as_json, columns_of, from_mapping, resolve
 from tfft.runs import Run
 from tfft.seeding import set_seed
 from tfft.tasks import get_task
@@ -29,6 +29,7 @@ from tfft.training import as_columns, fit
 
 log = logging.getLogger(__name__)
 
+WINDOW = 384  # tokens, by default at most: as in BERT's own question answering
 TEXTS = ("data", "validation", "test", "out", "backbone", "freeze", "cache_dir")
 
 
@@ -50,7 +51,12 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     if recipe is None:
         plain = (os.PathLike, int)  # a Path, a number of blocks: in Python one need not write strings
         texts = {n: str(v) for n, v in settings.items() if n in TEXTS and isinstance(v, plain) and v is not True}
-        recipe = from_mapping(settings | texts)
+        named = (
+            {"columns": tuple(f"{n}={c}" for n, c in dict(settings["columns"]).items())}
+            if (isinstance(settings.get("columns"), Mapping))
+            else {}
+        )
+        recipe = from_mapping(settings | texts | named)
     runs.refuse_existing(recipe.out)
     if recipe.deterministic:
         keras.utils.set_random_seed(recipe.seed)  # deterministic ops refuse to run unseeded
@@ -68,13 +74,13 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             recipe = dataclasses.replace(recipe, precision=arithmetic.choose(recipe.precision))
             stack.enter_context(arithmetic.arithmetic(recipe.precision))
         with _timed(seconds, "prepare"):
-            repeated = data.duplicates(splits, task.target)
+            repeated = data.duplicates(splits, task.inputs, task.target)
             log.info(
                 "rows: %s; exact duplicates: %s", _listed({n: len(r) for n, r in splits.items()}), _listed(repeated)
             )
             examples = _encode(splits, task, tokenizer, facts, recipe)
-            recipe = _resolved(recipe, backbone, folder, examples["train"])
-            examples, truncated = _truncated(examples, tokenizer, recipe.max_length or 0)
+            recipe = _resolved(recipe, task, backbone, folder, examples["train"])
+            examples, truncated = _cut(examples, task, tokenizer, recipe.max_length or 0)
             set_seed(recipe.seed)  # for the head's initial weights
             outputs = task.head(backbone, facts, pooling=recipe.pooling, dropout=recipe.dropout)
             model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
@@ -83,9 +89,15 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         )
         with _timed(seconds, "train"):
             settings = _fit_settings(recipe, task)
+            if not task.metrics:  # what Keras has no metric for is scored after every epoch
+                settings["score"] = _scorer(task, examples["validation"], splits["validation"], facts)
             history = fit(model, examples["train"], examples["validation"], cache=cache, **settings)
         with _timed(seconds, "evaluate"):
-            scores = {n: evaluate(model, splits[n], examples[n], task, facts, cache) for n in ("validation", "test")}
+            judged = splits["validation"], examples["validation"]
+            outputs = predict(model, judged[1], cache=cache, description="validation rows")
+            facts = task.tune(outputs, judged[1], judged[0], facts) if task.tune else facts
+            scores = {"validation": task.score(outputs, judged[1], judged[0], facts)}
+            scores["test"] = evaluate(model, splits["test"], examples["test"], task, facts, cache)
     with runs.new_folder(recipe.out) as scratch:
         with _timed(seconds, "write"):
             run = Run(model, tokenizer, task, facts, as_json(recipe))
@@ -127,7 +139,7 @@ def advise_data(
     recipe = Recipe(data=str(source), out="-", backbone=backbone)
     examples = _encode({name: splits[name] for name in ("train", "validation")}, task, tokenizer, facts, recipe)
     length = tokenizing.choose_length(lengths(examples["train"].x), getattr(model, "max_sequence_length", None))
-    examples, _ = _truncated(examples, tokenizer, length)
+    examples, _ = _cut(examples, task, tokenizer, length)
     with arithmetic.arithmetic(arithmetic.choose()):
         poolings, depths = advise(model, examples["train"], examples["validation"])
     if out is not None:
@@ -158,25 +170,45 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | N
         return evaluate(run.model, rows, runs.run_examples(run, rows), run.task, run.facts)
 
 
-def predict_texts(run: Run, texts: Sequence[str]) -> list[Answer]:
+def predict_texts(run: Run, texts: Sequence[str | Mapping[str, str]]) -> list[Answer]:
     """A trained run's answers for texts: for classification `{"label", "score", "probabilities"}` each.
+
+    Args:
+        run: from `load_run`.
+        texts: strings; for a task of several texts mappings, such as `{"context": "...", "question": "..."}`.
+
+    Raises:
+        DataError: a row lacks one of the task's texts.
 
     Example:
         tfft.predict_texts(tfft.load_run("runs/x"), ["Where is my parcel?"])
     """
     if not len(texts):
         return []
-    outputs = predict(run.model, runs.run_examples(run, pd.DataFrame({"text": list(texts)}, dtype=object)))
-    return run.task.decode(outputs, run.facts)
+    rows = _asked(run.task, texts)
+    examples = runs.run_examples(run, rows)
+    return answers(run.task, predict(run.model, examples), examples, rows, run.facts)
 
 
-def read_texts(run: Run, source: Source, column: str | None = None, **reading: Any) -> list[str]:
+def _asked(task: Task, texts: Sequence[str | Mapping[str, str]]) -> pd.DataFrame:
+    """What is asked, one column a text."""
+    wanted = list(task.inputs)
+    given = [{wanted[0]: text} if isinstance(text, str) and len(wanted) == 1 else text for text in texts]
+    for number, row in enumerate(given, 1):
+        if not isinstance(row, Mapping) or not all(isinstance(row.get(name), str) for name in wanted):
+            raise DataError(f"row {number}: expected the texts {', '.join(wanted)}. Received: {str(row)[:80]!r}")
+    return pd.DataFrame({name: [row[name] for row in given] for name in wanted}, dtype=object)  # type: ignore[index]
+
+
+def read_texts(
+    run: Run, source: Source, columns: Mapping[str, str | None] | None = None, **reading: Any
+) -> list[dict[str, str]]:
     """The texts of a source, for `predict_texts`; arguments as in `evaluate_run`."""
-    wanted = {name: aliases for name, aliases in run.task.columns.items() if name != run.task.target}
-    rows = data.load_rows(
-        source, task=dataclasses.replace(run.task, columns=wanted), columns=_columns(run, {"text": column}), **reading
-    )
-    return rows["text"].tolist()
+    wanted = {name: run.task.columns[name] for name in run.task.inputs}
+    chosen = {name: column for name, column in _columns(run, columns).items() if name in wanted}
+    task = dataclasses.replace(run.task, columns=wanted, optional=())
+    rows = data.load_rows(source, task=task, columns=chosen, **reading)
+    return [dict(zip(wanted, row, strict=True)) for row in zip(*(rows[name] for name in wanted), strict=True)]
 
 
 def validation_rows(run: Run, source: Source | None = None) -> pd.DataFrame:
@@ -203,7 +235,7 @@ def _load_data(recipe: Recipe, task: Task) -> data.Splits:
         recipe.validation,
         recipe.test,
         task=task,
-        columns={"text": recipe.text, "label": recipe.label},
+        columns=columns_of(recipe),
         encoding=recipe.encoding,
         bad_rows=recipe.bad_rows,
         validation_share=recipe.validation_share,
@@ -220,9 +252,10 @@ def _encode(splits: data.Splits, task: Task, tokenizer: Any, facts: Facts, recip
     }
 
 
-def _resolved(recipe: Recipe, backbone: Any, folder: Path, train: Examples) -> Recipe:
+def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Examples) -> Recipe:
     limit = getattr(backbone, "max_sequence_length", None)
     longest = tokenizing.choose_length(lengths(train.x), limit)
+    longest = min(longest, WINDOW) if task.windowed else longest
     recipe = resolve(recipe, frozen=not backbone.trainable_variables, max_length=longest)
     if recipe.pooling == "trained":
         has_pooler = isinstance(backbone.output, dict) and "pooled_output" in backbone.output
@@ -232,18 +265,26 @@ def _resolved(recipe: Recipe, backbone: Any, folder: Path, train: Examples) -> R
     return recipe
 
 
-def _truncated(
-    examples: dict[str, Examples], tokenizer: Any, max_length: int
+def _cut(
+    examples: dict[str, Examples], task: Task, tokenizer: Any, max_length: int
 ) -> tuple[dict[str, Examples], dict[str, int]]:
     cut, counts = {}, {}
     for name, rows in examples.items():
-        cut[name], counts[name] = tokenizing.truncate_examples(rows, tokenizer, max_length)
+        cut[name], counts[name] = task.cut(rows, tokenizer, max_length)
         if counts[name]:
+            what = f"were made {count(cut[name])} windows" if task.windowed else "were cut"
             log.info(
-                "%s: %d of %d rows are longer than %d tokens and were cut (the longest has %d)",
-                *(name, counts[name], len(rows.y), max_length, lengths(rows.x).max()),
+                "%s: %d of %d rows are longer than %d tokens and %s (the longest has %d)",
+                *(name, counts[name], count(rows), max_length, what, lengths(rows.x).max()),
             )
     return cut, counts
+
+
+def _scorer(task: Task, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Any:
+    def score(outputs: Any) -> dict[str, float]:
+        return {name: task.score(outputs, examples, rows, facts)[name] for name in task.headline}
+
+    return score
 
 
 def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
@@ -260,12 +301,13 @@ def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
         "seed",
     )
     settings = {name: getattr(recipe, name) for name in names}
+    settings["monitor"] = task.headline[0] if recipe.monitor == "score" else recipe.monitor
     return settings | {"loss": task.loss(recipe.label_smoothing), "metrics": task.metrics}
 
 
 def _columns(run: Run, columns: Mapping[str, str | None] | None) -> dict[str, str | None]:
     """The columns asked for, else those of training."""
-    return {name: (columns or {}).get(name) or run.config.get(name) for name in run.task.columns}
+    return dict(pair.split("=", 1) for pair in run.config.get("columns", ())) | dict(columns or {})
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -3,15 +3,14 @@
 import dataclasses
 import logging
 import warnings
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tfft.errors import ExportError, InvalidValueError
 from tfft.evaluation import predict
+from tfft.examples import Examples
 from tfft.runs import Run, run_examples
-
-HEADLINE = "accuracy"
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +60,21 @@ def quantize(run: Run, precision: str, rows: pd.DataFrame | None, bound: float) 
             run.model.quantize(precision)
     except (NotImplementedError, ValueError, TypeError) as error:
         raise ExportError(f"Keras does not quantize this model to {precision}: {error}") from error
-    judged = judge(run, rows, before, predict(run.model, examples), precision, bound)
+    judged = judge(run, rows, examples, before, predict(run.model, examples), precision, bound)
     log.info("%s: %s", precision, judged)
     return judged
 
 
-def judge(run: Run, rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, precision: str, bound: float) -> Judged:
+def judge(
+    run: Run, rows: pd.DataFrame, examples: Examples, before: Any, after: Any, precision: str, bound: float
+) -> Judged:
     """Compare a model's outputs in float32 and in fewer bits.
 
     Args:
         run: its task scores.
         rows: with answers.
-        before: outputs (rows, ...) in float32.
+        examples: the same rows, encoded.
+        before: outputs in float32.
         after: in fewer bits.
         precision: their name.
         bound: how far the score may move, as a share.
@@ -80,8 +82,9 @@ def judge(run: Run, rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, p
     Raises:
         ExportError: it moves further, up or down; both numbers are in it.
     """
-    scores = [float(run.task.score(outputs, rows, run.facts)[HEADLINE]) for outputs in (before, after)]
-    judged = Judged(HEADLINE, scores[0], scores[1], len(rows))
+    metric = run.task.headline[0]
+    scores = [float(run.task.score(outputs, examples, rows, run.facts)[metric]) for outputs in (before, after)]
+    judged = Judged(metric, scores[0], scores[1], len(rows))
     if abs(scores[0] - scores[1]) > bound:
         raise ExportError(f"{precision} moves the score by more than {100 * bound:g} points and was not kept: {judged}")
     return judged

@@ -54,8 +54,11 @@ class Recipe:
     task: str = _setting("text-classification", "what to learn; `tfft tasks` lists them", _one_of(*TASKS))
     validation: str | None = _setting(None, "rows for early stopping; held out of --data by default")
     test: str | None = _setting(None, "rows for the score card; held out of --data by default")
-    text: str | None = _setting(None, "column of the text; found by its name by default")
-    label: str | None = _setting(None, "column of the label; found by its name by default")
+    columns: tuple[str, ...] = _setting(
+        (),
+        "the data's columns where they have other names, such as text=review,label=stars; found by name by default",
+        Rule(lambda v: all(name.strip("=").count("=") for name in v), "pairs such as text=review"),
+    )
     encoding: str = _setting("utf-8", "of text files")
     bad_rows: str = _setting("stop", "rows without text or label: stop, or drop them", _one_of("stop", "drop"))
     validation_share: float = _setting(0.1, "share of the rows held out for validation", _SHARE)
@@ -80,7 +83,7 @@ class Recipe:
     weight_decay: float = _setting(0.0, "above 0: AdamW in place of Adam", _NOT_NEGATIVE)
     clip_norm: float | None = _setting(1.0, "largest norm of the gradient", _POSITIVE)
     monitor: str | None = _setting(
-        None, "watched on the validation rows: loss or accuracy", _one_of("loss", "accuracy")
+        None, "watched on the validation rows: loss, or score (the task's first metric)", _one_of("loss", "score")
     )
     patience: int | None = _setting(None, "epochs without a better value of it before stopping", _COUNT)
     label_smoothing: float = _setting(0.0, "share of each target given to all labels", _RATE)
@@ -130,6 +133,11 @@ def kinds_of(name: str) -> tuple[type, ...]:
     hint = typing.get_type_hints(Recipe)[name]
     parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return tuple(typing.get_origin(part) or part for part in parts)
+
+
+def columns_of(recipe: Recipe) -> dict[str, str]:
+    """The recipe's columns: the task's name -> the data's."""
+    return dict(pair.split("=", 1) for pair in recipe.columns)
 
 
 def from_mapping(settings: Mapping[str, Any], source: str | None = "the recipe") -> Recipe:

@@ -211,7 +211,7 @@ def _warm(runtime: Any, folder: Path) -> Servable:
     path = folder / WARMUP
     if path.is_file():
         for texts, signature in warm_up_requests(path, runtime.messages):
-            servable.run({"text": texts}, signature)
+            servable.run(texts, signature)
     return servable
 
 

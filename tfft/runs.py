@@ -26,7 +26,6 @@ from tfft.examples import Examples
 from tfft.seeding import is_seed
 from tfft.tasks import get_task
 from tfft.tasks.task import Facts, Task
-from tfft.tokenizing import truncate_examples
 
 # config.json       the recipe, as resolved
 # environment.json  versions, command, machine
@@ -109,7 +108,7 @@ def _umask() -> int:
 def run_examples(run: Run, rows: pd.DataFrame) -> Examples:
     """Rows, encoded and cut as the run's own were."""
     examples = run.task.encode(rows, run.tokenizer, run.facts, cleaning=run.config["clean"])
-    return truncate_examples(examples, run.tokenizer, run.config["max_length"])[0]
+    return run.task.cut(examples, run.tokenizer, run.config["max_length"])[0]
 
 
 def save_run(folder: Path, run: Run, backbone: Any, history: Mapping[str, np.ndarray]) -> None:

@@ -145,8 +145,12 @@ async def _openapi(request: Request) -> Response:
     server: Server = request.app.state.server
     names = [name for name, model in server.repository.models.items() if model.available()]
     answering = {name: server.repository.find(name).servable for name in names}
-    signatures = {name: list(servable.signatures) for name, servable in answering.items() if servable is not None}
-    return _json(description(server.limits.rows, server.limits.characters, signatures))
+    taken = {
+        name: {each: sorted(signature.inputs) for each, signature in servable.signatures.items()}
+        for name, servable in answering.items()
+        if servable is not None
+    }
+    return _json(description(server.limits.rows, server.limits.characters, taken))
 
 
 async def _counted(request: Request) -> Response:

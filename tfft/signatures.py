@@ -15,10 +15,10 @@ from tfft.runs import Run
 # Batches are computed in rows and lengths of a multiple of it: oneDNN keeps what it made for every shape it meets, and
 # a server that meets all would grow for hours. A batch of none gets a row, for no operation likes it.
 ROUND = 8
+WHOLE = 2**20  # tokens: longer than any row
 
-Signature = tuple[Callable[[Any], dict[str, Any]], list[tf.TensorSpec]]  # the function, and what it takes
+Signature = tuple[Callable[..., dict[str, Any]], list[tf.TensorSpec]]  # the function, and what it takes
 
-TEXT = [tf.TensorSpec([None], tf.string, name="text")]
 IDS = [tf.TensorSpec([None, None], tf.int32, name="token_ids")]
 EXAMPLES = [tf.TensorSpec([None], tf.string, name="inputs")]  # the name TensorFlow Serving gives them
 
@@ -26,73 +26,105 @@ EXAMPLES = [tf.TensorSpec([None], tf.string, name="inputs")]  # the name TensorF
 def signatures(run: Run) -> dict[str, Signature]:
     """All signatures of a run's export; every output is batch first.
 
-    - `serving_default`: `text` (batch,) -> what the task serves
-    - `tokens`: `token_ids` (batch, length), padded as `tokenize` pads -> the same
-    - `tokenize`: `text` -> `token_ids` (batch, length) int32, cut as for training, padded to the longest
-    - `embed`: `text` -> `embedding` (batch, width): what the head's last layer reads
-    - `classify`, where there are labels: `inputs` (batch,), serialized `tf.Example`s with a feature `text` ->
-      `classes` and `scores` (batch, labels)
-    - `regress`, where there are two labels: `inputs` -> `outputs` (batch,), the probability of the second
+    - `serving_default`: the task's texts, each (batch,) by its name, such as `text` -> what the task serves
+    - `tokenize`: the same -> `token_ids` (batch, length) int32, padded to the longest; cut as for training, but whole
+      where the task cuts rows into windows
+    - `tokens`, where rows are single texts: `token_ids` (batch, length), padded as `tokenize` pads -> what the task
+      serves
+    - `embed`, where texts become one vector: the texts -> `embedding` (batch, width): what the head's last layer reads
+    - `classify`, where one of some labels is the answer: `inputs` (batch,), serialized `tf.Example`s with a feature for
+      each text -> `classes` and `scores` (batch, labels)
+    - `regress`, where there are two labels, or the answer is a number: `inputs` -> `outputs` (batch,), the probability
+      of the second, or the number
     """
-    tokenizer, facts = run.tokenizer, run.facts
+    task, tokenizer, facts, names = run.task, run.tokenizer, run.facts, list(run.task.inputs)
     pad = tokenizing.special_ids(tokenizer)[2]
-    names = [tensor.name for tensor in run.model.inputs]
-    outputs = {"answers": run.model.output, "embedding": heads.pooled(run.model)}
+    taken = [tensor.name for tensor in run.model.inputs]
+    outputs, vector = {"answers": run.model.output}, heads.pooled(run.model)
+    if vector is not None:
+        outputs["embedding"] = vector
     model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
+    texts_taken = texts_of(run)
 
-    def encode(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tokenizing.padded_ids(tokenizer, text, run.config["clean"], run.config["max_length"])
+    def compute(ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> dict[str, Any]:
+        x = {"token_ids": ids, "padding_mask": mask, "segment_ids": segments}
+        return model({name: x[name] for name in taken}, training=False)
 
-    def compute(ids: tf.Tensor, mask: tf.Tensor) -> dict[str, Any]:
-        x = tokenizing.padded_inputs(ids, mask)
-        return model({name: x[name] for name in names}, training=False)
+    outputs_for = tf.function(compute, input_signature=3 * IDS, autograph=False)  # one graph: it may hold weights
 
-    outputs_for = tf.function(compute, input_signature=2 * IDS, autograph=False)  # one graph: it may hold weights
+    def encode(*texts: tf.Tensor) -> dict[str, Any]:
+        return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], run.config["max_length"])
 
-    def answer(text: tf.Tensor) -> dict[str, Any]:
-        rows = tf.shape(text)[0]
+    def answer(*texts: tf.Tensor) -> dict[str, Any]:
+        rows = tf.shape(texts[0])[0]
         more = tf.where(rows > ROUND, tf.math.floormod(-rows, ROUND), tf.cast(rows == 0, tf.int32))
-        text = tf.concat([text, tf.fill([more], "")], 0)
-        ids, mask = ids_of(text)
-        longer = tf.where(rows > 1, tf.math.floormod(-tf.shape(ids)[1], ROUND), 0)
-        ids, mask = (tf.pad(t, [[0, 0], [0, longer]], constant_values=v) for t, v in ((ids, pad), (mask, 0)))
-        return keras.tree.map_structure(lambda t: t[:rows], outputs_for(ids, mask))
+        texts = tuple(tf.concat([text, tf.fill([more], "")], 0) for text in texts)
+        x = x_of(*texts)
+        longer = tf.where(rows > 1, tf.math.floormod(-tf.shape(x["token_ids"])[1], ROUND), 0)
+        fill = tokenizing.paddings(tokenizer)
+        x = {
+            name: tf.pad(t, [[0, 0], [0, longer]], constant_values=fill.get(name, 0)) if t.shape.rank == 2 else t
+            for name, t in x.items()
+        }
+        found = dict(outputs_for(x["token_ids"], x["padding_mask"], x["segment_ids"]))
+        found["answers"] = task.serve(found["answers"], x, dict(zip(names, texts, strict=True)), facts)
+        return keras.tree.map_structure(lambda t: t[:rows], found)
 
     # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
-    ids_of, outputs_of = (tf.function(f, input_signature=TEXT, autograph=False) for f in (encode, answer))
+    x_of, outputs_of = (tf.function(f, input_signature=texts_taken, autograph=False) for f in (encode, answer))
 
-    def serving_default(text: tf.Tensor) -> dict[str, Any]:
-        return run.task.serve(outputs_of(text)["answers"], facts)
+    def serving_default(*texts: tf.Tensor) -> dict[str, Any]:
+        found: dict[str, Any] = outputs_of(*texts)["answers"]
+        return found
 
-    def tokenize(text: tf.Tensor) -> dict[str, Any]:
-        return {"token_ids": ids_of(text)[0]}
+    def tokenize(*texts: tf.Tensor) -> dict[str, Any]:
+        return {"token_ids": (whole if task.windowed else x_of)(*texts)["token_ids"]}
+
+    def whole(*texts: tf.Tensor) -> dict[str, Any]:
+        return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], WHOLE)
 
     def tokens(token_ids: tf.Tensor) -> dict[str, Any]:
-        return run.task.serve(outputs_for(token_ids, tf.cast(token_ids != pad, tf.int32))["answers"], facts)
+        mask = tf.cast(token_ids != pad, tf.int32)
+        return task.serve(outputs_for(token_ids, mask, tf.zeros_like(mask))["answers"], {}, {}, facts)
 
-    def embed(text: tf.Tensor) -> dict[str, Any]:
-        return {"embedding": outputs_of(text)["embedding"]}
+    def embed(*texts: tf.Tensor) -> dict[str, Any]:
+        return {"embedding": outputs_of(*texts)["embedding"]}
 
     def classify(inputs: tf.Tensor) -> dict[str, Any]:
-        answers = serving_default(_text_of(inputs))
+        answers = serving_default(*_texts_of(inputs, names))
         return {"classes": answers["labels"], "scores": answers["probabilities"]}
 
     def regress(inputs: tf.Tensor) -> dict[str, Any]:
-        return {"outputs": serving_default(_text_of(inputs))["probabilities"][:, 1]}
+        answers = serving_default(*_texts_of(inputs, names))
+        return {"outputs": answers["probabilities"][:, 1] if "labels" in facts else answers["value"]}
 
     found: dict[str, Signature] = {
-        "serving_default": (serving_default, TEXT),
-        "tokens": (tokens, IDS),
-        "tokenize": (tokenize, TEXT),
-        "embed": (embed, TEXT),
+        "serving_default": (serving_default, texts_taken),
+        "tokenize": (tokenize, texts_taken),
     }
+    if is_single(run):
+        found["tokens"] = tokens, IDS
+    if vector is not None:
+        found["embed"] = embed, texts_taken
     if "labels" in facts:
         found["classify"] = classify, EXAMPLES
-    if len(facts.get("labels", ())) == 2:
+    if len(facts.get("labels", ())) == 2 or "scale" in facts:
         found["regress"] = regress, EXAMPLES
     return found
 
 
-def _text_of(examples: tf.Tensor) -> tf.Tensor:
-    """The feature `text` of serialized examples; one that lacks it is an empty text."""
-    return tf.io.parse_example(examples, {"text": tf.io.FixedLenFeature([], tf.string, "")})["text"]
+def texts_of(run: Run) -> list[tf.TensorSpec]:
+    """What a run is asked with: strings (batch,), by name."""
+    return [tf.TensorSpec([None], tf.string, name=name) for name in run.task.inputs]
+
+
+def is_single(run: Run) -> bool:
+    """Whether its rows are single texts, each answered by what the model says of it alone."""
+    return run.task.feed is tokenizing.padded_text
+
+
+def _texts_of(examples: tf.Tensor, names: list[str]) -> list[tf.Tensor]:
+    """The features of serialized examples that are texts; one that lacks a text has an empty one."""
+    features = {name: tf.io.FixedLenFeature([], tf.string, "") for name in names}
+    parsed = tf.io.parse_example(examples, features)
+    return [parsed[name] for name in names]

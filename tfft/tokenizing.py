@@ -6,7 +6,7 @@ TensorFlow Serving 2.13 to 2.19 does not know (docs/architecture.md).
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tfft.cleaning import clean
 from tfft.examples import Examples, lengths
 from tfft.progress import track
 
+PLACES = ("starts", "ends")  # inputs no model takes: characters that tokens stand for, -1 for none
 CHUNK = 512  # texts tokenised by one graph call: large enough to amortise the call, small enough to show progress
 
 
@@ -25,6 +26,11 @@ def special_ids(tokenizer: Any) -> tuple[int | None, int | None, int]:
     end = _first_id(tokenizer, "sep_token_id", "end_token_id")
     pad = _first_id(tokenizer, "pad_token_id")
     return start, end, 0 if pad is None else pad
+
+
+def separators(tokenizer: Any) -> int:
+    """End tokens between the two texts of a pair: RoBERTa's kin, which call theirs start and end, have two."""
+    return 1 if _first_id(tokenizer, "sep_token_id") is not None else 2
 
 
 def _first_id(tokenizer: Any, *names: str) -> int | None:
@@ -37,14 +43,15 @@ def token_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str] = ()) ->
     Meant for use inside a `tf.function`: KerasHub's tokenizers answer Python lists outside a graph.
     """
     start, end, _ = special_ids(tokenizer)
-    ids = _bare_ids(tokenizer, texts, cleaning)
+    ids = bare_ids(tokenizer, texts, cleaning)
     column = tf.ones([ids.nrows(), 1], tf.int32)
     before = [] if start is None else [start * column]
     after = [] if end is None else [end * column]
     return tf.concat([*before, ids, *after], axis=1)
 
 
-def _bare_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str]) -> tf.RaggedTensor:
+def bare_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str]) -> tf.RaggedTensor:
+    """Token ids of texts, without special tokens: (batch, None) int32."""
     # TF-Text's WordPiece ends a text at its first NUL byte and loses the rest.
     return tf.cast(tokenizer(tf.strings.regex_replace(clean(texts, cleaning), r"\x00", " ")), tf.int32)
 
@@ -59,7 +66,7 @@ def padded_ids(
     start, end, pad = special_ids(tokenizer)
     before, after = int(start is not None), int(end is not None)
     room = max_length - before - after
-    ids = _bare_ids(tokenizer, texts, cleaning)
+    ids = bare_ids(tokenizer, texts, cleaning)
     last = tf.minimum(tf.cast(ids.row_lengths(), tf.int32), room)[:, tf.newaxis] + before  # what comes next is the end
     dense = tf.pad(ids.to_tensor(pad)[:, :room], [[0, 0], [before, after]], constant_values=pad)
     place = tf.range(tf.shape(dense)[1])
@@ -83,7 +90,18 @@ def truncate(ids: tf.RaggedTensor, max_length: int, end: int | None) -> tf.Ragge
 def inputs_of(ids: tf.RaggedTensor, tokenizer: Any) -> tuple[dict[str, tf.RaggedTensor], dict[str, int]]:
     """The inputs KerasHub backbones take, for single texts, and the values that pad them."""
     x = {"token_ids": ids, "padding_mask": tf.ones_like(ids), "segment_ids": tf.zeros_like(ids)}
-    return x, {"token_ids": special_ids(tokenizer)[2], "padding_mask": 0, "segment_ids": 0}
+    return x, paddings(tokenizer)
+
+
+def paddings(tokenizer: Any) -> dict[str, int]:
+    """What fills a shorter row of each input; of places, nowhere."""
+    return {"token_ids": special_ids(tokenizer)[2], "padding_mask": 0, "segment_ids": 0} | dict.fromkeys(PLACES, -1)
+
+
+def padded_text(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+    """The dense inputs of a model that reads one text a row."""
+    (text,) = texts.values()
+    return padded_inputs(*padded_ids(tokenizer, text, cleaning, max_length))
 
 
 def padded_inputs(ids: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -95,10 +113,16 @@ def encode(
     tokenizer: Any, texts: Sequence[str | bytes], cleaning: Sequence[str] = ()
 ) -> tuple[dict[str, tf.RaggedTensor], dict[str, int]]:
     """Tokenise many texts, whole: (inputs of ragged shape (rows, None), value that pads each)."""
-    graph = _graph(tokenizer, tuple(cleaning))
-    chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
-    encoded = [graph(tf.constant(list(chunk))) for chunk in track(chunks, "tokenising", len(texts), len)]
-    return inputs_of(tf.concat(encoded, axis=0), tokenizer)
+    return inputs_of(in_chunks(_graph(tokenizer, tuple(cleaning)), texts), tokenizer)
+
+
+def in_chunks(graph: Any, *columns: Sequence[str | bytes]) -> Any:
+    """Call a graph of string tensors (batch,) on many rows, some at a time; what it gives, nested, is joined."""
+    starts = range(0, len(columns[0]), CHUNK)
+    chunks = [[list(column[i : i + CHUNK]) for column in columns] for i in starts]
+    some = track(chunks, "tokenising", len(columns[0]), lambda chunk: len(chunk[0]))
+    encoded = [graph(*(tf.constant(column) for column in chunk)) for chunk in some]
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *encoded)
 
 
 @functools.lru_cache(maxsize=4)  # tracing a BPE tokenizer takes seconds

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from tfft.caching import Cache
 from tfft.defaults import defaults
 from tfft.errors import FreezeError, InvalidValueError
 from tfft.evaluation import predict
-from tfft.examples import Examples
+from tfft.examples import Examples, as_arrays, take
 from tfft.optimizers import FusedAdam
 from tfft.progress import Advance, work
 from tfft.seeding import is_seed, seed_layers
@@ -41,6 +41,7 @@ def fit(
     patience: int | None = None,
     loss: Any = "categorical_crossentropy",
     metrics: Sequence[Any] = ("accuracy",),
+    score: Callable[[Any], Mapping[str, float]] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
     cache: Cache | None = None,
@@ -64,10 +65,12 @@ def fit(
         decay: "cosine" to 0, or "constant".
         weight_decay: above 0, AdamW in place of Adam; biases and norms are spared.
         clip_norm: largest global norm of the gradient; None for no clipping.
-        monitor: "loss" or the name of a metric; what is watched on the validation rows.
+        monitor: "loss" or the name of a metric or score; what is watched on the validation rows.
         patience: epochs without a better value before it stops; the weights of the best epoch are kept.
         loss: as `keras.Model.compile` takes it.
-        metrics: likewise.
+        metrics: likewise; weighted as the loss is.
+        score: outputs for the validation rows, as `tfft.predict` gives them -> numbers by name, after every epoch: for
+            what is no mean over batches, such as the F1 of answers.
         callbacks: further Keras callbacks.
         seed: of the shuffle and of dropout.
         cache: where outputs of the frozen layers are kept for the epochs and for later runs.
@@ -104,19 +107,23 @@ def fit(
     learner.compile(
         optimizer(rate, weight_decay, clip_norm),
         loss,
-        metrics=list(metrics),
+        weighted_metrics=list(metrics),
         jit_compile=False,
         steps_per_execution=together,
     )
     _build_state(learner, train)
-    stopping = [] if judged is None else [_early_stopping(monitor or table["monitor"], patience or table["patience"])]
+    watched = monitor or table["monitor"]
+    watched = (str(metrics[0]) if metrics else "loss") if watched == "score" else watched
+    stopping = [] if judged is None else [_early_stopping(watched, patience or table["patience"])]
+    if validation is not None and score is not None:
+        stopping.insert(0, _Scores(learner, validation, score))
     before = _fingerprints(model)
     with work("training", steps) as advance:
         history = learner.fit(
             data,
             validation_data=judged,
             epochs=epochs,
-            callbacks=[*_progress(advance), *stopping, *callbacks],
+            callbacks=[*stopping[:-1], *_progress(advance), *stopping[-1:], *callbacks],
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
@@ -127,9 +134,10 @@ def fit(
 def _build_state(learner: keras.Model, train: Examples) -> None:
     """Make the variables of optimizer and metrics now: made within the step, they have TensorFlow trace it twice."""
     learner.optimizer.build(learner.trainable_variables)
-    y = np.asarray(train.y)[:1]
-    if isinstance(learner.output, keras.KerasTensor) and None not in learner.output.shape[1:]:
-        learner.compute_metrics(None, y, np.zeros((1, *learner.output.shape[1:]), "float32"))
+    y, weight = (take(as_arrays(value), np.zeros(1, int), 1) for value in (train.y, train.weight))
+    if isinstance(learner.output, keras.KerasTensor):
+        outputs = np.zeros((1, *(1 if size is None else size for size in learner.output.shape[1:])), "float32")
+        learner.compute_metrics(None, y, outputs, weight)
         learner.reset_metrics()
 
 
@@ -211,6 +219,19 @@ def _progress(advance: Advance) -> list[keras.callbacks.Callback]:
 
     shown = keras.callbacks.LambdaCallback(on_train_batch_end=step, on_epoch_end=log_epoch)
     return [shown, keras.callbacks.TerminateOnNaN(raise_error=True)]
+
+
+class _Scores(keras.callbacks.Callback):
+    """Adds the task's scores of the validation rows to what Keras knows of an epoch."""
+
+    def __init__(self, learner: keras.Model, rows: Examples, score: Callable[[Any], Mapping[str, float]]) -> None:
+        super().__init__()
+        self.learner, self.rows, self.score = learner, rows, score
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keras passes the same dictionary on to the callbacks that follow."""
+        outputs = predict(self.learner, self.rows, description="validation rows")
+        (logs if logs is not None else {}).update({f"val_{name}": v for name, v in self.score(outputs).items()})
 
 
 def _early_stopping(monitor: str, patience: int) -> keras.callbacks.Callback:

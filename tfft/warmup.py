@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 
-def warm_up_requests(path: Path, messages: Any) -> Iterator[tuple[list[bytes], str]]:
-    """Texts and signature of each request in a TFRecord file of `PredictionLog`s.
+def warm_up_requests(path: Path, messages: Any) -> Iterator[tuple[dict[str, list[bytes]], str]]:
+    """Texts by name and signature of each request in a TFRecord file of `PredictionLog`s.
 
     Args:
         path: the file.
@@ -23,7 +23,8 @@ def warm_up_requests(path: Path, messages: Any) -> Iterator[tuple[list[bytes], s
             request = messages.PredictionLog.FromString(record).predict_log.request
         except DecodeError as error:
             raise ValueError(str(error)) from None
-        yield list(request.inputs["text"].string_val), request.model_spec.signature_name or "serving_default"
+        texts = {name: list(tensor.string_val) for name, tensor in request.inputs.items()}
+        yield texts, request.model_spec.signature_name or "serving_default"
 
 
 def _records(content: bytes) -> Iterator[bytes]:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 # name -> what it is for; `tfft tasks` prints this without loading TensorFlow
 TASKS = {
     "text-classification": "one label for a text: sentiment, topic, spam, intent",
+    "text-pair-classification": "one label for two texts: entailment, paraphrase, a fitting answer",
+    "multi-label-classification": "any number of labels for a text: topics, kinds of abuse",
+    "text-regression": "a number for a text: a rating, a price, a grade",
+    "token-classification": "words of a text tagged: names, places, products",
+    "question-answering": "the words of a text that answer a question about it",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfft import tokenizing
 from tfft.examples import Examples
 
 Facts = dict[str, Any]  # plain data that JSON can hold; what the training rows fix, saved with the run
@@ -19,34 +20,51 @@ class Task:
     """Everything that makes one kind of fine-tuning different from the others.
 
     A new task is one new file that ends with `TASK = Task(...)` and one row in the contract test. Tasks and backbone
-    families meet in tensors only.
+    families meet in tensors only. `outputs` below are the model's for all examples: an array (examples, ...), or
+    `tfft.examples.Ragged` where they are as long as the examples are.
 
     Attributes:
         name: as on the command line.
-        columns: column a raw row must have -> other names it is known under.
-        target: which of them is the answer.
-        stratify: whether held-out splits keep the target's distribution.
-        check: rows -> (rows with normalised values, {what is wrong: mask of the rows it is wrong in}).
+        columns: column of a source -> other names it is known under.
+        inputs: columns of checked rows that a model is asked with: strings. A served request has the same names.
+        target: column of checked rows that holds the answer.
+        headline: names of scores one looks at first; by the first one epochs are chosen and exports judged.
+        check: rows -> (rows with the columns `inputs` and `target`, {what is wrong: mask of the rows it is wrong in}).
+            Rows may lack the target (prediction).
         learn: training rows -> facts; raises DataError when nothing can be learnt from them.
-        encode: (rows, tokenizer, facts, *, cleaning, class_weight) -> Examples. Rows may lack the target (prediction).
+        encode: (rows, tokenizer, facts, *, cleaning, class_weight) -> Examples, whole.
         head: (backbone, facts, *, pooling, dropout) -> output tensor on the backbone's graph.
         loss: (label_smoothing) -> Keras loss.
+        score: (outputs, examples, rows, facts) -> metrics against the rows' targets.
+        serve: (outputs, x, texts, facts) -> {name: tensor (rows, ...)}: answers, from dense outputs and inputs of the
+            model and the texts, {input: (rows,)}; in graph operations, for the export runs them, too.
+        optional: columns a source may lack; `check` says which of them must be there together.
+        stratify: whether held-out splits keep the target's distribution.
         metrics: names of Keras metrics shown while training.
-        decode: (outputs, facts) -> one answer a row.
-        score: (outputs, rows, facts) -> metrics against the rows' targets.
-        serve: (output tensor, facts) -> {name: tensor (batch, ...)}, what the exported graph returns.
+        cut: (examples, tokenizer, max_length) -> (examples of at most so many tokens, how many rows lost some). It may
+            make several of a row, and then says in `x["row"]` whose each is, in order.
+        feed: (texts, tokenizer, cleaning, max_length) -> dense inputs of the model, as `encode` and `cut` give them; in
+            graph operations.
+        tune: (outputs, examples, rows, facts) -> facts, with what the validation rows fix after training, if anything.
+        windowed: whether `cut` makes several examples of a long row, instead of losing tokens.
     """
 
     name: str
     columns: Mapping[str, Sequence[str]]
+    inputs: Sequence[str]
     target: str
-    stratify: bool
+    headline: Sequence[str]
     check: Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[str, np.ndarray]]]
     learn: Callable[[pd.DataFrame], Facts]
     encode: Callable[..., Examples]
     head: Callable[..., Any]
     loss: Callable[[float], Any]
-    metrics: Sequence[str]
-    decode: Callable[[np.ndarray, Facts], list[Answer]]
-    score: Callable[[np.ndarray, pd.DataFrame, Facts], Scores]
-    serve: Callable[[Any, Facts], dict[str, Any]]
+    score: Callable[[Any, Examples, pd.DataFrame, Facts], Scores]
+    serve: Callable[[Any, Mapping[str, Any], Mapping[str, Any], Facts], dict[str, Any]]
+    optional: Sequence[str] = ()
+    stratify: bool = False
+    metrics: Sequence[str] = ()
+    cut: Callable[[Examples, Any, int], tuple[Examples, int]] = tokenizing.truncate_examples
+    feed: Callable[[Mapping[str, Any], Any, Sequence[str], int], dict[str, Any]] = tokenizing.padded_text
+    tune: Callable[[Any, Examples, pd.DataFrame, Facts], Facts] | None = None
+    windowed: bool = False

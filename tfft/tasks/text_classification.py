@@ -12,7 +12,7 @@ from tfft import metrics, tokenizing
 from tfft.errors import DataError, InvalidValueError
 from tfft.examples import Examples
 from tfft.heads import softmax_head
-from tfft.tasks.task import Answer, Facts, Scores, Task
+from tfft.tasks.task import Facts, Scores, Task
 
 TEXT = ("sentence", "review", "content", "comment", "message", "document", "body", "utterance", "query", "question")
 LABEL = ("category", "class", "target", "intent", "sentiment", "topic", "tag", "labels", "y")
@@ -62,7 +62,7 @@ def learn(rows: pd.DataFrame) -> Facts:
     if len(names) > max(100, len(rows) // 2):
         raise DataError(
             f"{len(names)} different labels in {len(rows)} training rows: is the label column a text or a number? "
-            "Name the right one with --label COLUMN"
+            "Name the right one with --columns label=NAME"
         )
     return {"labels": names, "counts": [int(counts[name]) for name in names]}
 
@@ -81,6 +81,13 @@ def encode(
         DataError: a label that the training rows do not have, named and counted.
     """
     x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
+    return Examples(x, *targets(rows, facts, class_weight), padding)
+
+
+def targets(
+    rows: pd.DataFrame, facts: Facts, class_weight: str | Mapping[str, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One-hot rows (rows, labels) and weights (rows,) of the column `label`; zeros and ones where there is none."""
     y = np.zeros((len(rows), len(facts["labels"])), "float32")  # (rows, labels)
     weight = np.ones(len(rows), "float32")
     if "label" in rows:
@@ -95,7 +102,7 @@ def encode(
         ids = rows["label"].map(index).to_numpy(int)
         y[np.arange(len(rows)), ids] = 1.0
         weight = label_weights(facts, class_weight)[ids]
-    return Examples(x, y, weight, padding)
+    return y, weight
 
 
 def label_weights(facts: Facts, class_weight: str | Mapping[str, float] | None) -> np.ndarray:
@@ -124,25 +131,12 @@ def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
     return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
 
 
-def decode(outputs: np.ndarray, facts: Facts) -> list[Answer]:
-    """The best label, its score, and all probabilities by name, for each row of (rows, labels)."""
-    names = facts["labels"]
-    return [
-        {
-            "label": names[int(row.argmax())],
-            "score": float(row.max()),
-            "probabilities": {name: float(p) for name, p in zip(names, row, strict=True)},
-        }
-        for row in outputs
-    ]
-
-
-def score(outputs: np.ndarray, rows: pd.DataFrame, facts: Facts) -> Scores:
+def score(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Scores:
     """Accuracy, F1 and the rest, against the rows' labels."""
     return metrics.classification(rows["label"].tolist(), outputs, facts["labels"])
 
 
-def serve(outputs: Any, facts: Facts) -> dict[str, Any]:
+def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """`label`, `score` (batch,) and, side by side, `labels` and `probabilities` (batch, labels).
 
     The names are repeated for every row because TensorFlow Serving wants each output batch first.
@@ -159,7 +153,9 @@ def serve(outputs: Any, facts: Facts) -> dict[str, Any]:
 TASK = Task(
     name="text-classification",
     columns={"text": TEXT, "label": LABEL},
+    inputs=("text",),
     target="label",
+    headline=("accuracy", "f1_macro"),
     stratify=True,
     check=check,
     learn=learn,
@@ -167,7 +163,6 @@ TASK = Task(
     head=head,
     loss=loss,
     metrics=("accuracy",),
-    decode=decode,
     score=score,
     serve=serve,
 )
