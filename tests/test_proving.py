@@ -212,7 +212,7 @@ def test_a_runtime_that_dies_is_a_fault(good: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_export_that_fails_its_proof_is_not_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "golden", lambda run: {"texts": ["a"], "token_ids": [[1]], "outputs": {}})
+    monkeypatch.setattr(handover, "golden", lambda run: {"texts": {"text": ["a"]}, "token_ids": [[1]], "outputs": {}})
     with pytest.raises(tfft.errors.ExportError, match="would not serve, and was not kept. vocabulary: "):
         tfft.export_saved_model(run, tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []

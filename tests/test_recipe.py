@@ -12,6 +12,7 @@ import pytest
 from tfft.defaults import FROZEN, THAWED, defaults
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.recipe import Recipe, as_json, from_mapping, kinds_of, read_recipe, resolve
+from tfft.tasks import TASKS
 
 CACHE = {"cache_dir", "cache_limit_gb"}  # None stays None: the machine answers, and another run on another
 
@@ -23,8 +24,7 @@ FULL: dict[str, Any] = {
     "task": "text-classification",
     "validation": "V.csv",
     "test": "E.csv",
-    "text": "review",
-    "label": "stars",
+    "columns": ["text=review", "label=stars"],
     "encoding": "cp1252",
     "bad_rows": "drop",
     "validation_share": 0.2,
@@ -125,7 +125,7 @@ def test_a_list_becomes_a_tuple_and_an_integer_a_float() -> None:
         ("weight_decay", -0.1, "0 or more"),
         ("clip_norm", 0.0, "above 0"),
         ("seed", -1, "0 or more"),
-        ("task", "translation", "one of: text-classification"),
+        ("task", "translation", f"one of: {', '.join(TASKS)}"),
         ("bad_rows", "skip", "one of: stop, drop"),
         ("decay", "linear", "one of: cosine, constant"),
         ("monitor", "f1", "one of: loss, score"),
@@ -214,12 +214,12 @@ def test_resolve_keeps_what_is_set(frozen: bool) -> None:
 def test_resolve_leaves_alone_what_has_no_answer() -> None:
     resolved = resolve(Recipe(**NEEDED, clip_norm=None), True)
     unanswered = {name for name, value in as_json(resolved).items() if value is None}
-    assert unanswered == {"validation", "test", "text", "label", "max_length", "clip_norm", "class_weight", *CACHE}
+    assert unanswered == {"validation", "test", "max_length", "clip_norm", "class_weight", *CACHE}
 
 
 def test_defaults_answer_the_same_settings_for_both_kinds_of_training() -> None:
     unset = {name for name, value in as_json(Recipe(**NEEDED)).items() if value is None}
-    found = {"validation", "test", "text", "label", "max_length", "class_weight", *CACHE}
+    found = {"validation", "test", "max_length", "class_weight", *CACHE}
     assert set(FROZEN) == set(THAWED) == unset - found
     assert FROZEN["learning_rate"] > THAWED["learning_rate"]  # a thawed backbone forgets at large steps
     assert FROZEN["epochs"] > THAWED["epochs"]

@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--precision", default="float32", choices=("float32", "int8"), help="default float32")
     sub.add_argument(
-        "--bound", type=float, default=0.5, metavar="POINTS", help="int8 may move accuracy so far (default 0.5)"
+        "--bound", type=float, default=0.5, metavar="POINTS", help="int8 may move the score so far (default 0.5)"
     )
     sub.add_argument("--validation", metavar="FILE", help="rows that judge int8; those of training by default")
     _add_serving_flag(sub)
@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("quickstart", _quickstart, "train on the embedded customer messages: a first run in a minute")
     sub.add_argument("--out", help="run folder; runs/quickstart, runs/quickstart-2, ... by default")
 
-    sub = verb("advise", _advise, "probe poolings and depths on your data before training")
+    sub = verb("advise", _advise, "probe poolings and depths for text classification on your data")
     sub.add_argument("data", help="labelled rows, as for train")
     sub.add_argument("--backbone", default="minilm-l6", help="as for train (default minilm-l6)")
     sub.add_argument("--out", default="advice.png", metavar="FILE", help="picture to write (default advice.png)")

@@ -74,12 +74,12 @@ def load_data(
             if name != "train" and _has_no_answers(rows, task):
                 log.warning("the %s rows have no %s at all (as public test sets often do): left out", name, task.target)
                 continue
-            splits[name] = _usable(rows, task, name, bad_rows)
+            splits[name] = with_answers(_usable(rows, task, name, bad_rows), task)
     shares = {"validation": validation_share, "test": test_share}
     missing = {name: share for name, share in shares.items() if name not in splits}
     if missing:
         by = task.target if task.stratify else None
-        splits |= hold_out(splits["train"], missing, inputs=task.inputs, by=by, seed=seed)
+        splits |= hold_out(splits["train"], missing, inputs=task.apart or task.inputs, by=by, seed=seed)
     return {name: splits[name] for name in SPLITS}
 
 
@@ -99,6 +99,16 @@ def load_rows(
 def _has_no_answers(rows: pd.DataFrame, task: "Task") -> bool:
     checked = task.check(rows)[0]
     return task.target not in checked or bool(checked[task.target].isna().all())
+
+
+def with_answers(rows: pd.DataFrame, task: "Task") -> pd.DataFrame:
+    """The rows, if they have the task's answers at all."""
+    if task.target not in rows:
+        answers = ", ".join(name for name in task.columns if name not in task.inputs)
+        raise DataError(
+            f"found no {task.target}: {task.name} learns from {answers}. Name them with --columns NAME=COLUMN"
+        )
+    return rows
 
 
 def find_columns(frame: pd.DataFrame, task: "Task", given: Mapping[str, str | None]) -> dict[str, str]:

@@ -26,10 +26,10 @@ def export_saved_model(
 ) -> Path:
     """Write `folder/<version>/`, ready for TensorFlow Serving, and prove it.
 
-    The signature `serving_default` takes `text`, strings (batch,), and returns what the task serves; texts are cleaned,
-    tokenised and cut in the graph as they were for training, and padded to the longest of the batch. Further
-    signatures: `tfft.signatures`. Beside the graph lie a card, golden answers and warm-up requests (`assets.extra/`),
-    beside the versions what a server is started with.
+    The signature `serving_default` takes the task's texts, such as `text`, strings (batch,), and returns what the task
+    serves; they are cleaned, tokenised and cut in the graph as they were for training, and padded to the longest of the
+    batch. Further signatures: `tfft.signatures`. Beside the graph lie a card, golden answers and warm-up requests
+    (`assets.extra/`), beside the versions what a server is started with.
 
     Args:
         run: from `load_run`.

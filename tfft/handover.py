@@ -98,6 +98,7 @@ def write_warm_up(run: Run, path: Path) -> None:
 
 def card(run: Run) -> str:
     """The model card, in Markdown: what it was trained on, how good it is, and with what it was made."""
+    treated = "read in windows" if run.task.windowed else "cut"
     config, entry = run.config, CATALOG.get(run.config.get("backbone", ""))
     facts = {
         "task": run.task.name,
@@ -105,15 +106,21 @@ def card(run: Run) -> str:
         "licence of the backbone": entry.licence if entry else "see where it comes from",
         "frozen": config.get("freeze", "unknown"),
         "data": Path(config.get("data", "unknown")).name,  # not where it lay on the machine that trained
-        "longest text": f"{config['max_length']} tokens; longer ones are cut",
+        "longest text": f"{config['max_length']} tokens; longer ones are {treated}",
         "cleaning": ", ".join(config["clean"]) or "none",
     }
     rows = run.metrics.get("rows", {})
     facts |= {f"{name} rows": f"{count:,}" for name, count in rows.items()}
     lines = ["# Model card", "", *_table(("", ""), facts.items())]
-    if "labels" in run.facts:
-        counts = zip(run.facts["labels"], run.facts["counts"], strict=True)
-        lines += ["", "## Labels", "", *_table(("label", "training rows"), counts)]
+    names = run.facts.get("labels") or run.facts.get("tags")
+    counts = dict(zip(names or (), run.facts.get("counts", ()), strict=False)) or run.facts.get("entities")
+    if counts:
+        lines += [
+            "",
+            "## Labels",
+            "",
+            *_table(("label", "entities" if "entities" in run.facts else "training rows"), counts.items()),
+        ]
     if "test" in run.metrics:
         plain = {n: f"{v:.4f}" for n, v in run.metrics["test"].items() if isinstance(v, float)}
         lines += [

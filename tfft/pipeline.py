@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfft import arithmetic, backbones, caching, data, plots, runs, tokenizing
 from tfft.advising import Advice, advise
-from tfft.errors import DataError, NotFoundError
+from tfft.errors import DataError, InvalidValueError, NotFoundError
 from tfft.evaluation import answers, evaluate, predict
 from tfft.examples import Examples, count, lengths
 from tfft.freezing import freeze
@@ -166,6 +166,7 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | N
         scores = tfft.evaluate_run(tfft.load_run("runs/x"), "E.csv")
     """
     rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
+    data.with_answers(rows, run.task)
     with arithmetic.arithmetic(run.config.get("precision", "float32")):  # as in training, so the scores are the same
         return evaluate(run.model, rows, runs.run_examples(run, rows), run.task, run.facts)
 
@@ -256,12 +257,17 @@ def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Ex
     limit = getattr(backbone, "max_sequence_length", None)
     longest = tokenizing.choose_length(lengths(train.x), limit)
     longest = min(longest, WINDOW) if task.windowed else longest
+    if not task.pooled and recipe.pooling is not None:
+        raise InvalidValueError(f"{task.name} reads every token and has no pooling. Leave --pooling out")
     recipe = resolve(recipe, frozen=not backbone.trainable_variables, max_length=longest)
+    if not task.pooled:
+        recipe = dataclasses.replace(recipe, pooling=None)
     if recipe.pooling == "trained":
         has_pooler = isinstance(backbone.output, dict) and "pooled_output" in backbone.output
         pooling = backbones.trained_pooling(folder) or ("pooled" if has_pooler else "mean")
         recipe = dataclasses.replace(recipe, pooling=pooling)
-    log.info("pooling %s, at most %d tokens a text", recipe.pooling, recipe.max_length)
+    pooling = f"pooling {recipe.pooling}, " if recipe.pooling else ""
+    log.info("%sat most %d tokens a %s", pooling, recipe.max_length, "window" if task.windowed else "text")
     return recipe
 
 

@@ -60,7 +60,7 @@ class Recipe:
         Rule(lambda v: all(name.strip("=").count("=") for name in v), "pairs such as text=review"),
     )
     encoding: str = _setting("utf-8", "of text files")
-    bad_rows: str = _setting("stop", "rows without text or label: stop, or drop them", _one_of("stop", "drop"))
+    bad_rows: str = _setting("stop", "unusable rows: stop, or drop them", _one_of("stop", "drop"))
     validation_share: float = _setting(0.1, "share of the rows held out for validation", _SHARE)
     test_share: float = _setting(0.1, "share of the rows held out for the test", _SHARE)
     clean: tuple[str, ...] = _setting(
@@ -71,7 +71,7 @@ class Recipe:
     backbone: str = _setting("minilm-l6", "short name, preset, folder, hf://... or kaggle://...; see `tfft backbones`")
     freeze: str = _setting("all", "all, none, embeddings, a number of blocks, or names and globs of layers with commas")
     pooling: str | None = _setting(None, f"one of: {', '.join(POOLING)}", _one_of(*POOLING))
-    dropout: float | None = _setting(None, "rate on the pooled vector", _RATE)
+    dropout: float | None = _setting(None, "rate before the last layer", _RATE)
     max_length: int | None = _setting(
         None, "longest text in tokens; from the data by default", Rule(lambda v: v >= 4, "4 or more")
     )

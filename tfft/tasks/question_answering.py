@@ -16,8 +16,7 @@ from tfft.errors import DataError, InvalidValueError
 from tfft.examples import Examples, Ragged, as_arrays, take
 from tfft.heads import span_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task
-from tfft.tasks.token_classification import refuse_cleaning
+from tfft.tasks.task import Facts, Scores, Task, refuse_cleaning, refuse_smoothing
 
 LONGEST = 30  # tokens of an answer
 WINDOW_BEST = 20  # spans of a window that are looked at
@@ -194,6 +193,7 @@ class SpanCrossentropy(keras.losses.Loss):
 
 def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Cross-entropy of beginning and end."""
+    refuse_smoothing(label_smoothing)
     return SpanCrossentropy()
 
 
@@ -348,6 +348,7 @@ TASK = Task(
         "answers": ("answer", "answer_text"),
     },
     inputs=("context", "question"),
+    apart=("context",),  # a model that knows a context from training answers other questions about it more easily
     target="answers",
     headline=("f1", "exact"),
     check=check,
@@ -356,6 +357,7 @@ TASK = Task(
     cut=cut,
     feed=feed,
     windowed=True,
+    pooled=False,
     head=head,
     loss=loss,
     score=score,

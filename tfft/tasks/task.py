@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tfft import tokenizing
+from tfft.errors import InvalidValueError
 from tfft.examples import Examples
 
 Facts = dict[str, Any]  # plain data that JSON can hold; what the training rows fix, saved with the run
@@ -47,6 +48,8 @@ class Task:
             graph operations.
         tune: (outputs, examples, rows, facts) -> facts, with what the validation rows fix after training, if anything.
         windowed: whether `cut` makes several examples of a long row, instead of losing tokens.
+        pooled: whether the head reads one vector a text, and so has a pooling.
+        apart: columns of which equal ones never stand in two held-out splits; `inputs` together by default.
     """
 
     name: str
@@ -68,3 +71,21 @@ class Task:
     feed: Callable[[Mapping[str, Any], Any, Sequence[str], int], dict[str, Any]] = tokenizing.padded_text
     tune: Callable[[Any, Examples, pd.DataFrame, Facts], Facts] | None = None
     windowed: bool = False
+    pooled: bool = True
+    apart: Sequence[str] = ()
+
+
+def refuse_cleaning(cleaning: Sequence[str]) -> None:
+    """Raise where a text would be changed: its answers are places in it."""
+    if cleaning:
+        raise InvalidValueError(
+            f"cleaning moves the places that are learnt here. Leave --clean {','.join(cleaning)} out"
+        )
+
+
+def refuse_smoothing(label_smoothing: float) -> None:
+    """Raise where targets are no shares of labels."""
+    if label_smoothing:
+        raise InvalidValueError(
+            f"label_smoothing is for tasks of labels a text. Received: {label_smoothing}; leave it out"
+        )

@@ -14,7 +14,7 @@ from tfft.errors import DataError, InvalidValueError
 from tfft.examples import Examples
 from tfft.heads import dense_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task
+from tfft.tasks.task import Facts, Scores, Task, refuse_smoothing
 
 VALUE = ("score", "rating", "target", "label", "stars", "price", "grade", "y")
 
@@ -73,6 +73,7 @@ def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -
 
 def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Huber's: squared near the target, absolute beyond a standard deviation, so outliers do not rule."""
+    refuse_smoothing(label_smoothing)
     return keras.losses.Huber(delta=1.0)
 
 

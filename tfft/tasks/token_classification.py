@@ -4,8 +4,10 @@ Tags are learnt as IOB2 whatever scheme they come in. What is asked with a text 
 `tfft.offsets.units`.
 """
 
+import contextlib
 import functools
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +21,7 @@ from tfft.errors import DataError, InvalidValueError
 from tfft.examples import Examples, as_arrays
 from tfft.heads import token_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task
+from tfft.tasks.task import Facts, Scores, Task, refuse_cleaning, refuse_smoothing
 
 PREFIXES = ("B", "I", "E", "S")
 NONE = -1
@@ -52,7 +54,7 @@ def _from_tokens(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray
         "have a tag of an unknown scheme (known: O, and B-, I-, E-, S- before a label)": [],
     }
     texts, words, found = [], [], []
-    for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True):
+    for tokens, tags in zip(*(map(_plain, rows[name]) for name in ("tokens", "tags")), strict=True):
         listed = isinstance(tokens, (list, tuple, np.ndarray)) and len(tokens) > 0
         tagged = isinstance(tags, (list, tuple, np.ndarray))
         same = listed and tagged and len(tokens) == len(tags)
@@ -71,6 +73,14 @@ def _from_tokens(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray
     }
 
 
+def _plain(value: Any) -> Any:
+    """A list, also one that a CSV file holds as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
 def _is_known(tag: Any) -> bool:
     prefix, dash, label = str(tag).partition("-")
     return tag == "O" or (prefix in PREFIXES and bool(dash and label))
@@ -85,7 +95,7 @@ def _from_spans(rows: pd.DataFrame, faults: dict[str, np.ndarray]) -> tuple[pd.D
         "have spans that overlap": [],
         "have a span that begins or ends inside a word": [],
     }
-    for text, each, spans in zip(texts, words, rows["spans"], strict=True):
+    for text, each, spans in zip(texts, words, map(_plain, rows["spans"]), strict=True):
         listed = isinstance(spans, (list, tuple, np.ndarray)) and all(_is_span(span) for span in spans)
         ordered = sorted(spans, key=lambda span: int(span["start"])) if listed else []
         inside = all(0 <= int(s["start"]) < int(s["end"]) <= len(text) for s in ordered)
@@ -185,14 +195,6 @@ def paddings(tokenizer: Any) -> dict[str, int]:
     return tokenizing.paddings(tokenizer) | {"word": NONE}
 
 
-def refuse_cleaning(cleaning: Sequence[str]) -> None:
-    """Raise where a text would be changed: its answers are places in it."""
-    if cleaning:
-        raise InvalidValueError(
-            f"cleaning moves the places that are learnt here. Leave --clean {','.join(cleaning)} out"
-        )
-
-
 @functools.lru_cache(maxsize=4)
 def _pieces_graph(tokenizer: Any) -> Any:
     signature = [tf.TensorSpec([None], tf.string)]
@@ -261,6 +263,7 @@ def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -
 
 def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Cross-entropy of the words' first pieces, a mean over words."""
+    refuse_smoothing(label_smoothing)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
 
@@ -359,6 +362,7 @@ TASK = Task(
     cut=cut,
     feed=feed,
     windowed=True,
+    pooled=False,
     head=head,
     loss=loss,
     score=score,
