@@ -75,12 +75,17 @@ def multi_label(
         0.8
     """
     chosen = probabilities >= np.asarray(thresholds, probabilities.dtype)
-    micro = sk.precision_recall_fscore_support(truth, chosen, average="micro", zero_division=0.0)
-    each = sk.precision_recall_fscore_support(truth, chosen, average=None, zero_division=0.0)
+    # Decision by decision, and label by label: of one column scikit-learn would make two classes.
+    micro = sk.precision_recall_fscore_support(truth.ravel(), chosen.ravel(), average="binary", zero_division=0.0)
+    columns = [
+        sk.precision_recall_fscore_support(truth[:, i], chosen[:, i], average="binary", zero_division=0.0)[:3]
+        for i in range(len(labels))
+    ]
+    each = np.array(columns).T
     occurs = truth.any(axis=0)
     average = np.zeros(len(labels))
     average[occurs] = [sk.average_precision_score(truth[:, i], probabilities[:, i]) for i in np.flatnonzero(occurs)]
-    table = zip(labels, *each[:3], average, thresholds, each[3], strict=True)
+    table = zip(labels, *each, average, thresholds, truth.sum(axis=0), strict=True)
     return {
         "f1_micro": float(micro[2]),
         "f1_macro": float(each[2].mean()),
@@ -117,8 +122,9 @@ def best_threshold(truth: np.ndarray, probabilities: np.ndarray, default: float 
     f1 = 2 * right / (np.arange(1, len(order) + 1) + truth.sum())
     f1[:-1][values[:-1] == values[1:]] = 0.0  # equal probabilities are chosen together
     best = int(f1.argmax())
-    below = values[best + 1] if best + 1 < len(values) else 0.0
-    return float((values[best] + below) / 2)
+    below = float(values[best + 1]) if best + 1 < len(values) else 0.0
+    half = (float(values[best]) + below) / 2
+    return half if probabilities.dtype.type(half) > below else float(values[best])  # they may be neighbours
 
 
 def regression(truth: np.ndarray, values: np.ndarray) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import tensorflow_text as tf_text
 SPACE = r"[\s\p{Z}\p{Cc}\p{Cf}]"
 PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
 CJK = r"[\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2CEAF}\x{2F800}-\x{2FA1F}]"
-WIDE = r"[\x{3000}-\x{303F}\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF20}\x{FF3B}-\x{FF40}\x{FF5B}-\x{FF65}]"
+WIDE = r"[\x{3001}-\x{303F}\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF20}\x{FF3B}-\x{FF40}\x{FF5B}-\x{FF65}]"
 
 UNKNOWN = -(2**20)  # length of a piece that says nothing about the text's
 

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -43,15 +43,18 @@ def check(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         "have an answer that is not in the context": [],
         "have an answer that stands elsewhere in the context than answer_start says": [],
         "have an answer without answer_start that stands in the context more than once": [],
+        "have an answer that begins or ends with a space": [],
     }
     answers = []
     for context, given in zip(rows["context"], rows["answers"], strict=True):
         listed = _listed(given)
-        faulty, placed = [listed is None, False, False, False], []
+        faulty, placed = [listed is None, False, False, False, False], []
         for text, start in listed or ():
             where = (context or "").count(text)
             if not where or not text:
                 faulty[1] = True
+            elif text != text.strip():
+                faulty[4] = True
             elif start is None and where > 1:
                 faulty[3] = True
             elif start is None:
@@ -80,11 +83,11 @@ def _listed(given: Any) -> list[tuple[str, int | None]] | None:
         texts, starts = given.get("text"), given.get("answer_start")
         if isinstance(texts, str):
             given = [given]
-        elif texts is None or starts is None or len(texts) != len(starts):
+        elif not _is_list(texts) or not _is_list(starts) or len(texts) != len(starts):
             return None
         else:
             given = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-    if not isinstance(given, (list, tuple, np.ndarray)):
+    if not _is_list(given):
         return None
     found: list[tuple[str, int | None]] = []
     for one in given:
@@ -94,10 +97,16 @@ def _listed(given: Any) -> list[tuple[str, int | None]] | None:
             found.append((one, None))
         elif isinstance(one, Mapping) and isinstance(one.get("text"), str):
             start = one.get("answer_start")
+            if not (start is None or isinstance(start, (int, np.integer)) or str(start).isdecimal()):
+                return None
             found.append((one["text"], None if start is None else int(start)))
         else:
             return None
     return found
+
+
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, (list, tuple, np.ndarray))
 
 
 def learn(rows: pd.DataFrame) -> Facts:
@@ -267,7 +276,7 @@ def _answers(outputs: Ragged, examples: Examples, rows: pd.DataFrame) -> tuple[l
         x["row"] = tf.constant((place[picked] - begin).astype("int32"))
         found = _best_spans(tf.constant(take(outputs, picked, longest)), x, tf.constant(size))
         starts, ends, scores = (found[name].numpy()[:, 0] for name in ("start", "end", "score"))
-        contexts = rows["context"].iloc[begin : begin + size]
+        contexts = (context.replace("\0", " ") for context in rows["context"].iloc[begin : begin + size])  # as served
         texts += [c[s:e] if s >= 0 else "" for c, s, e in zip(contexts, starts, ends, strict=True)]
         margins.append(found["null"].numpy() - scores)
     return texts, np.concatenate(margins)
@@ -290,7 +299,7 @@ def tune(outputs: Ragged, examples: Examples, rows: pd.DataFrame, facts: Facts) 
     texts, margins = _answers(outputs, examples, rows)
     truth = _truth(rows)
     answered = np.array([metrics.answers([t], [p])["f1"] for t, p in zip(truth, texts, strict=True)])
-    withheld = np.array([not t for t in truth], float)
+    withheld = np.array([metrics.answers([t], [""])["f1"] for t in truth])
     order = np.argsort(margins, kind="stable")  # up to a threshold answers are given, past it withheld
     total = np.concatenate([[0.0], np.cumsum(answered[order])]) + withheld.sum()
     total -= np.concatenate([[0.0], np.cumsum(withheld[order])])
