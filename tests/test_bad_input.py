@@ -103,12 +103,14 @@ DATA: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "unknown kind": (
         {"T.xlsx": "x"},
         ["--data", "{d}/T.xlsx"],
-        "{d}/T.xlsx: unknown kind of file '.xlsx'. Expected one of: .csv, .tsv, .jsonl, .ndjson, .parquet",
+        "{d}/T.xlsx: unknown kind of file '.xlsx'. "
+        "Expected one of: .csv, .tsv, .jsonl, .ndjson, .json, .conll, .parquet",
     ),
     "folder without train file": (
         {},
         ["--data", "{d}"],
-        "{d} has no train file. Expected one of: train.csv, train.tsv, train.jsonl, train.ndjson, train.parquet",
+        "{d} has no train file. Expected one of: train.csv, train.tsv, train.jsonl, train.ndjson, train.json, "
+        "train.conll, train.parquet",
     ),
     "wrong encoding": (
         {"T.csv": b"text,label\na fine film,pos\ncaf\xe9,neg\n"},

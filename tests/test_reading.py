@@ -22,7 +22,7 @@ ROWS = [
     ('he said "no"\nand left', "neg"),
     ("\u00e9\u4f60\U0001f600", "pos"),
 ]
-KINDS = ".csv, .tsv, .jsonl, .ndjson, .parquet"
+KINDS = ".csv, .tsv, .jsonl, .ndjson, .json, .conll, .parquet"
 
 
 def _columns() -> dict[str, list[str]]:
@@ -434,7 +434,7 @@ def test_a_folder_gives_the_splits_it_has(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_train_file_is_refused(tmp_path: Path) -> None:
     _json_lines(tmp_path, "test.jsonl")
-    files = "train.csv, train.tsv, train.jsonl, train.ndjson, train.parquet"
+    files = "train.csv, train.tsv, train.jsonl, train.ndjson, train.json, train.conll, train.parquet"
     message = f"{tmp_path} has no train file. Expected one of: {files}"
     with pytest.raises(NotFoundError, match=f"^{re.escape(message)}$"):
         read_splits(tmp_path)
@@ -536,3 +536,60 @@ def test_tfds_without_a_train_split_is_refused(monkeypatch: pytest.MonkeyPatch) 
     message = "tfds data set 'a/b' has no train split; it has: test, extra"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         read_splits("tfds:a/b")
+
+
+SQUAD = {
+    "version": "v2.0",
+    "data": [
+        {
+            "title": "T",
+            "paragraphs": [
+                {
+                    "context": "Ada moved to Rome.",
+                    "qas": [
+                        {"id": "1", "question": "Where?", "answers": [{"text": "Rome", "answer_start": 13}]},
+                        {"id": "2", "question": "Who is Bo?", "is_impossible": True, "answers": [{"text": "Ada"}]},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_squads_nesting_is_read_as_rows(tmp_path: Path) -> None:
+    frame = read(_file(tmp_path, "a.json", json.dumps(SQUAD)))
+    assert frame["context"].tolist() == ["Ada moved to Rome."] * 2
+    assert frame["question"].tolist() == ["Where?", "Who is Bo?"]
+    assert frame["answers"].tolist() == [[{"text": "Rome", "answer_start": 13}], []]
+
+
+def test_json_is_a_list_of_objects(tmp_path: Path) -> None:
+    assert read(_file(tmp_path, "a.json", '[{"text": "a", "label": 1}]'))["label"].tolist() == [1]
+    assert read(_file(tmp_path, "b.json", '{"data": [{"text": "a"}]}'))["text"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}', "expected a list of objects, or SQuAD's {data: [{paragraphs: [...]}]}"),
+        ("[1]", "expected a list of objects, or SQuAD's {data: [{paragraphs: [...]}]}"),
+        (
+            '{"text": "a"}\n{"text": "b"}',
+            "is not JSON: Extra data: line 2 column 1 (char 14). One object a line is .jsonl",
+        ),
+        ('{"data": [{"paragraphs": [{"qas": [{"question": "a"}]}]}]}', "SQuAD's nesting breaks off at 'context'"),
+    ],
+)
+def test_other_json_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        read(_file(tmp_path, "a.json", content))
+
+
+def test_conll_columns_are_tokens_and_tags(tmp_path: Path) -> None:
+    text = "-DOCSTART- -X- O O\n\nAda NNP I-NP B-PER\nlives VBZ I-VP O\n\n\nRome NNP I-NP B-LOC\n"
+    frame = read(_file(tmp_path, "a.conll", text))
+    assert frame["tokens"].tolist() == [["Ada", "lives"], ["Rome"]]
+    assert frame["tags"].tolist() == [["B-PER", "O"], ["B-LOC"]]
+    with pytest.raises(DataError, match=re.escape("line 1: expected a token and, in the last column, its tag")):
+        read(_file(tmp_path, "b.conll", "Ada\n"))

@@ -37,8 +37,8 @@ def read(source: Source, encoding: str = "utf-8") -> pd.DataFrame:
     """Read one table.
 
     Args:
-        source: path of a .csv, .tsv, .jsonl, .ndjson or .parquet file; a DataFrame; a dict of columns; a list of dicts;
-            a `(texts, labels)` pair of sequences; or a `tf.data.Dataset` of dicts or of (text, label).
+        source: path of a .csv, .tsv, .jsonl, .ndjson, .json, .conll or .parquet file; a DataFrame; a dict of columns; a
+            list of dicts; a `(texts, labels)` pair of sequences; or a `tf.data.Dataset` of dicts or of (text, label).
         encoding: of text files.
 
     Returns:
@@ -149,6 +149,55 @@ def _read_jsonl(path: Path, encoding: str) -> pd.DataFrame:
     return _from_rows(rows)
 
 
+def _read_json(path: Path, encoding: str) -> pd.DataFrame:
+    """A list of objects, or SQuAD's own nesting: articles of paragraphs of questions."""
+    try:
+        found = json.loads(_text_of(path, encoding), object_pairs_hook=_no_repeats)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}. One object a line is .jsonl") from None
+    if isinstance(found, dict) and isinstance(found.get("data"), list):
+        found = found["data"]
+        if all(isinstance(article, dict) and "paragraphs" in article for article in found):
+            found = list(_squad(path, found))
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise DataError(f"{path}: expected a list of objects, or SQuAD's {{data: [{{paragraphs: [...]}}]}}")
+    return _from_rows(found)
+
+
+def _squad(path: Path, articles: list[Any]) -> Iterator[dict[str, Any]]:
+    try:
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for asked in paragraph["qas"]:
+                    answers = [] if asked.get("is_impossible") else asked.get("answers")
+                    yield {
+                        "id": asked.get("id"),
+                        "title": article.get("title"),
+                        "context": paragraph["context"],
+                        "question": asked["question"],
+                        "answers": answers,
+                    }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: SQuAD's nesting breaks off at {error}") from None
+
+
+def _read_conll(path: Path, encoding: str) -> pd.DataFrame:
+    """A token a line, its tag in the last column, an empty line between sentences."""
+    rows: list[dict[str, list[str]]] = [{"tokens": [], "tags": []}]
+    for number, line in enumerate(_text_of(path, encoding).split("\n"), 1):
+        fields = line.split()
+        if not fields or fields[0] == "-DOCSTART-":
+            rows.append({"tokens": [], "tags": []})
+        elif len(fields) == 1:
+            raise DataError(
+                f"{path}, line {number}: expected a token and, in the last column, its tag. Found: {line!r}"
+            )
+        else:
+            rows[-1]["tokens"].append(fields[0])
+            rows[-1]["tags"].append(fields[-1])
+    return _from_rows([row for row in rows if row["tokens"]])
+
+
 def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     # Column by column, as objects: pandas would turn 1 and a missing value into 1.0 and NaN.
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -181,6 +230,8 @@ _READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
     ".tsv": lambda path, encoding: _read_delimited(path, encoding, "\t"),
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
+    ".json": _read_json,
+    ".conll": _read_conll,
     ".parquet": _read_parquet,
 }
 

@@ -49,7 +49,9 @@ POOLING = ("trained", "mean", "cls", "max", "pooled", "blocks")
 class Recipe:
     """Every setting of a run. None: chosen from the data or from `tfft.defaults`, and written down as resolved."""
 
-    data: str = _setting("", "training rows: .csv, .tsv, .jsonl, .parquet, a folder with train.csv, or tfds:name")
+    data: str = _setting(
+        "", "training rows: .csv, .tsv, .jsonl, .json, .conll, .parquet, a folder with train.csv, or tfds:name"
+    )
     out: str = _setting("", "folder for the run; must not exist")
     task: str = _setting("text-classification", "what to learn; `tfft tasks` lists them", _one_of(*TASKS))
     validation: str | None = _setting(None, "rows for early stopping; held out of --data by default")
