@@ -127,7 +127,8 @@ def test_spans_of_tokens_with_the_same_characters_stand_once(
         assert bool(spans) == bool(expected)
         assert len(spans) == len(set(spans))
         scores = found["score"][row, : len(spans)]
-        assert scores == pytest.approx([expected[span] for span in spans], abs=1e-5)
+        # Far behind, a span may be found by a lesser of its tokens: only so many of a window are looked at.
+        assert scores[: qa.BEST] == pytest.approx([expected[span] for span in spans[: qa.BEST]], abs=1e-5)
         assert sorted(scores, reverse=True) == scores.tolist()
         if expected:
             assert spans[0] == max(expected, key=lambda span: expected[span])

@@ -19,7 +19,8 @@ from tfft.tasks import text_classification as single
 from tfft.tasks.task import Facts, Scores, Task, refuse_cleaning, refuse_smoothing
 
 LONGEST = 30  # tokens of an answer
-WINDOW_BEST = 20  # spans of a window that are looked at
+CANDIDATES = 100  # spans of a window that are looked at; many may stand for the same characters
+WINDOW_BEST = 20  # spans of a row that share its score
 BEST = 5  # answers that are given
 ROWS = 256  # rows whose answers are looked for together
 IMPOSSIBLE = -1e9
@@ -226,8 +227,8 @@ def best_spans(logits: Any, x: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     length, windows = tf.shape(start)[1], tf.shape(start)[0]
     # (windows, length, LONGEST): a span that begins here and has one to LONGEST tokens
     sums = tf.stack([begins + stops[:, k : k + length] for k in range(LONGEST)], axis=2)
-    flat = tf.pad(tf.reshape(sums, (windows, -1)), [[0, 0], [0, WINDOW_BEST]], constant_values=4 * IMPOSSIBLE)
-    scores, picked = tf.math.top_k(flat, WINDOW_BEST)
+    flat = tf.pad(tf.reshape(sums, (windows, -1)), [[0, 0], [0, CANDIDATES]], constant_values=4 * IMPOSSIBLE)
+    scores, picked = tf.math.top_k(flat, CANDIDATES)
     possible = scores > IMPOSSIBLE / 2
     first = tf.where(possible, picked // LONGEST, 0)
     last = tf.minimum(first + picked % LONGEST, length - 1)
@@ -237,7 +238,7 @@ def best_spans(logits: Any, x: Mapping[str, Any], rows: Any) -> dict[str, Any]:
         "score": tf.where(possible, scores, 4 * IMPOSSIBLE),
     }
     null = tf.math.unsorted_segment_min(start[:, 0] + end[:, 0], x["row"], rows)
-    row = tf.repeat(x["row"], WINDOW_BEST)
+    row = tf.repeat(x["row"], CANDIDATES)
     fill: dict[str, Any] = {"start": -1, "end": -1, "score": 4 * IMPOSSIBLE}
     by_row = {
         name: tf.RaggedTensor.from_value_rowids(tf.reshape(value, (-1,)), row, tf.cast(rows, row.dtype)).to_tensor(
@@ -246,7 +247,7 @@ def best_spans(logits: Any, x: Mapping[str, Any], rows: Any) -> dict[str, Any]:
         for name, value in found.items()
     }
     # Windows overlap, and tokens of one word may stand for the same characters: of equal spans the best is kept.
-    scores, order = tf.math.top_k(by_row["score"], tf.minimum(4 * WINDOW_BEST, tf.shape(by_row["score"])[1]))
+    scores, order = tf.math.top_k(by_row["score"], tf.minimum(2 * CANDIDATES, tf.shape(by_row["score"])[1]))
     spans = {name: tf.gather(by_row[name], order, batch_dims=1) for name in ("start", "end")}
     same = tf.reduce_all([value[:, :, None] == value[:, None, :] for value in spans.values()], axis=0)
     earlier = tf.linalg.band_part(tf.ones(tf.shape(order)[1:2] * [1, 1], tf.int32), 0, -1)

@@ -34,9 +34,7 @@ def check(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
 
 def label_name(value: Any) -> str | None:
     """The name of a label of any kind: 1, 1.0, "1" and numpy's 1 are all "1"; None, NaN and "" are no label."""
-    if value is None or value is pd.NA:
-        return None
-    if isinstance(value, (float, np.floating)) and np.isnan(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
