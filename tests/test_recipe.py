@@ -11,7 +11,7 @@ import pytest
 
 from tfft.defaults import FROZEN, THAWED, defaults
 from tfft.errors import InvalidValueError, NotFoundError
-from tfft.recipe import Recipe, as_json, from_mapping, kinds_of, read_recipe, resolve
+from tfft.recipe import Recipe, as_json, columns_of, from_mapping, kinds_of, read_recipe, resolve
 from tfft.tasks import TASKS
 
 CACHE = {"cache_dir", "cache_limit_gb"}  # None stays None: the machine answers, and another run on another
@@ -249,3 +249,9 @@ def test_kinds_of_a_setting(name: str, kinds: tuple[type, ...]) -> None:
 
 def test_every_setting_has_a_help_text() -> None:
     assert all(field.metadata["help"] for field in dataclasses.fields(Recipe))
+
+
+def test_columns_may_be_given_as_a_mapping() -> None:
+    recipe = from_mapping(NEEDED | {"columns": {"text": "review", "label": "stars"}})
+    assert recipe.columns == ("text=review", "label=stars")
+    assert columns_of(recipe.columns) == {"text": "review", "label": "stars"}

@@ -11,6 +11,9 @@ import pandas as pd
 from sklearn import metrics as sk
 
 
+CLASSIFICATION = ("accuracy", "f1_macro", "mcc", "log_loss")  # what one looks at first comes first
+
+
 def classification(truth: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     """Scores of a classifier over a whole set of rows (never a mean over batches).
 
@@ -49,7 +52,7 @@ def classification(truth: Sequence[str], probabilities: np.ndarray, labels: Sequ
         for name, p, r, f, n in zip(labels, *each, strict=True)
     }
     scores["confusion_matrix"] = sk.confusion_matrix(true, predicted, labels=names).tolist()
-    return scores
+    return {name: scores[name] for name in (*CLASSIFICATION, *scores)}
 
 
 def multi_label(

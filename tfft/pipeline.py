@@ -51,12 +51,7 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     if recipe is None:
         plain = (os.PathLike, int)  # a Path, a number of blocks: in Python one need not write strings
         texts = {n: str(v) for n, v in settings.items() if n in TEXTS and isinstance(v, plain) and v is not True}
-        named = (
-            {"columns": tuple(f"{n}={c}" for n, c in dict(settings["columns"]).items())}
-            if (isinstance(settings.get("columns"), Mapping))
-            else {}
-        )
-        recipe = from_mapping(settings | texts | named)
+        recipe = from_mapping(settings | texts)
     runs.refuse_existing(recipe.out)
     if recipe.deterministic:
         keras.utils.set_random_seed(recipe.seed)  # deterministic ops refuse to run unseeded
@@ -153,7 +148,7 @@ def advise_data(
     return poolings, depths
 
 
-def evaluate_run(run: Run, source: Source, columns: Mapping[str, str | None] | None = None, **reading: Any) -> Scores:
+def evaluate_run(run: Run, source: Source, columns: Mapping[str, str] | None = None, **reading: Any) -> Scores:
     """Score a trained run on rows with answers.
 
     Args:
@@ -202,7 +197,7 @@ def _asked(task: Task, texts: Sequence[str | Mapping[str, str]]) -> pd.DataFrame
 
 
 def read_texts(
-    run: Run, source: Source, columns: Mapping[str, str | None] | None = None, **reading: Any
+    run: Run, source: Source, columns: Mapping[str, str] | None = None, **reading: Any
 ) -> list[dict[str, str]]:
     """The texts of a source, for `predict_texts`; arguments as in `evaluate_run`."""
     wanted = {name: run.task.columns[name] for name in run.task.inputs}
@@ -236,7 +231,7 @@ def _load_data(recipe: Recipe, task: Task) -> data.Splits:
         recipe.validation,
         recipe.test,
         task=task,
-        columns=columns_of(recipe),
+        columns=columns_of(recipe.columns),
         encoding=recipe.encoding,
         bad_rows=recipe.bad_rows,
         validation_share=recipe.validation_share,
@@ -311,9 +306,9 @@ def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     return settings | {"loss": task.loss(recipe.label_smoothing), "metrics": task.metrics}
 
 
-def _columns(run: Run, columns: Mapping[str, str | None] | None) -> dict[str, str | None]:
+def _columns(run: Run, columns: Mapping[str, str] | None) -> dict[str, str]:
     """The columns asked for, else those of training."""
-    return dict(pair.split("=", 1) for pair in run.config.get("columns", ())) | dict(columns or {})
+    return columns_of(run.config.get("columns", ())) | dict(columns or {})
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +118,8 @@ class Recipe:
             return []
         if float in kinds and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        if tuple in kinds and isinstance(value, Mapping):  # columns, in Python or JSON
+            value = tuple(f"{name}={column}" for name, column in value.items())
         if tuple in kinds and isinstance(value, list):
             value = tuple(value)
         object.__setattr__(self, field.name, value)
@@ -137,9 +139,9 @@ def kinds_of(name: str) -> tuple[type, ...]:
     return tuple(typing.get_origin(part) or part for part in parts)
 
 
-def columns_of(recipe: Recipe) -> dict[str, str]:
-    """The recipe's columns: the task's name -> the data's."""
-    return dict(pair.split("=", 1) for pair in recipe.columns)
+def columns_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Columns as a recipe has them, such as "text=review", by name: the task's -> the data's."""
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def from_mapping(settings: Mapping[str, Any], source: str | None = "the recipe") -> Recipe:

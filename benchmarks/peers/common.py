@@ -16,6 +16,16 @@ BATCH = 64  # texts a batch when predicting
 SINGLES = 200  # texts answered one at a time
 WARM_UP = 20
 
+# What every Hugging Face Trainer here is told besides its task's settings.
+TRAINER: dict[str, Any] = {
+    "per_device_eval_batch_size": 64,
+    "use_cpu": True,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+}
+
 
 def parser(text: str | None, *, data: bool = True) -> argparse.ArgumentParser:
     """Arguments every script has: `--model` and, mostly, `--data`."""
@@ -31,6 +41,12 @@ def read(folder: Path, split: str) -> tuple[list[str], list[str]]:
     with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [row["text"] for row in rows], [row["label"] for row in rows]
+
+
+def read_rows(folder: Path, split: str) -> list[dict[str, Any]]:
+    """The rows of a split, one JSON object a line."""
+    with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def report(**values: Any) -> None:

@@ -9,7 +9,6 @@ import time
 
 begun = time.perf_counter()  # before the imports: they are part of the setup
 
-import json  # noqa: E402
 import re  # noqa: E402
 import string  # noqa: E402
 import tempfile  # noqa: E402
@@ -35,11 +34,6 @@ MAX_ANSWER_LENGTH = 30  # tokens
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 Offsets = list[tuple[int, int] | None]  # of each token in the context; None: not of the context
-
-
-def read(folder: Path, split: str) -> list[dict]:
-    with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def windows(tokenizer, rows: list[dict]) -> tuple[list[dict], list[int], list[Offsets]]:
@@ -132,7 +126,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
 
-    train_rows, test_rows = read(given.data, "train"), read(given.data, "test")
+    train_rows, test_rows = common.read_rows(given.data, "train"), common.read_rows(given.data, "test")
     set_seed(given.seed)  # for the new layer's initial weights
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     model = AutoModelForQuestionAnswering.from_pretrained(given.model)
@@ -144,14 +138,9 @@ def main() -> None:
             scratch,
             num_train_epochs=given.epochs,
             per_device_train_batch_size=given.batch_size,
-            per_device_eval_batch_size=64,
             learning_rate=given.learning_rate,
             seed=given.seed,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
+            **common.TRAINER,
         )
         trainer = Trainer(
             model=model, args=settings, train_dataset=train, data_collator=DataCollatorWithPadding(tokenizer)

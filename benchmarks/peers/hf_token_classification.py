@@ -9,7 +9,6 @@ import time
 
 begun = time.perf_counter()  # before the imports: they are part of the setup
 
-import json  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -26,11 +25,6 @@ from transformers import (  # noqa: E402
 )
 
 IGNORED = -100  # by the loss
-
-
-def read(folder: Path, split: str) -> list[dict]:
-    with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def tokenise(tokenizer, rows: list[dict], max_length: int) -> tuple[list[dict], list[dict[int, int]]]:
@@ -78,7 +72,7 @@ def main() -> None:
     options.add_argument("--max-length", type=int, default=256, help="pieces of words, special tokens included")
     given = options.parse_args()
 
-    train_rows, test_rows = read(given.data, "train"), read(given.data, "test")
+    train_rows, test_rows = common.read_rows(given.data, "train"), common.read_rows(given.data, "test")
     names = sorted({tag for row in train_rows for tag in row["tags"]})
     set_seed(given.seed)  # for the classification layer's initial weights
     tokenizer = AutoTokenizer.from_pretrained(given.model)
@@ -91,14 +85,9 @@ def main() -> None:
             scratch,
             num_train_epochs=given.epochs,
             per_device_train_batch_size=given.batch_size,
-            per_device_eval_batch_size=64,
             learning_rate=given.learning_rate,
             seed=given.seed,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
+            **common.TRAINER,
         )
         collator = DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORED)
         trainer = Trainer(model=model, args=settings, train_dataset=train, data_collator=collator)

@@ -71,16 +71,11 @@ def main() -> None:
             scratch,
             num_train_epochs=given.epochs,
             per_device_train_batch_size=given.batch_size,
-            per_device_eval_batch_size=64,
             learning_rate=given.learning_rate,
             train_sampling_strategy="group_by_length",
             seed=given.seed,
             bf16=given.bfloat16,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
+            **common.TRAINER,
         )
         trainer = Trainer(
             model=model, args=settings, train_dataset=train, data_collator=DataCollatorWithPadding(tokenizer)

@@ -10,11 +10,11 @@ import pandas as pd
 import tensorflow as tf
 
 from tfft import metrics, tokenizing
-from tfft.errors import DataError, InvalidValueError
+from tfft.errors import DataError
 from tfft.examples import Examples
 from tfft.heads import dense_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task
+from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight
 
 LABELS = ("label", "tags", "categories", "topics", "classes")
 SEPARATORS = "|;,"  # between labels in one string; the first that occurs in the row
@@ -76,8 +76,7 @@ def encode(
     Raises:
         DataError: a label that the training rows do not have, named and counted.
     """
-    if class_weight is not None:
-        raise InvalidValueError("class_weight weighs rows of one label; multi-label rows have several. Leave it out")
+    refuse_class_weight(class_weight)
     x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
     return Examples(x, targets(rows, facts), np.ones(len(rows), "float32"), padding)
 

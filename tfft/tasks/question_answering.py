@@ -12,11 +12,11 @@ import tensorflow as tf
 from keras import ops
 
 from tfft import metrics, offsets, packing, tokenizing
-from tfft.errors import DataError, InvalidValueError
+from tfft.errors import DataError
 from tfft.examples import Examples, Ragged, as_arrays, take
 from tfft.heads import span_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task, refuse_cleaning, refuse_smoothing
+from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight, refuse_cleaning, refuse_smoothing
 
 LONGEST = 30  # tokens of an answer
 CANDIDATES = 100  # spans of a window that are looked at; many may stand for the same characters
@@ -128,8 +128,7 @@ def encode(
 ) -> Examples:
     """Questions and contexts to token ids and the characters tokens stand for; y: the first answer's characters."""
     refuse_cleaning(cleaning)
-    if class_weight is not None:
-        raise InvalidValueError("class_weight weighs labels; question-answering has none. Leave it out")
+    refuse_class_weight(class_weight)
     x = tokenizing.in_chunks(_graph(tokenizer), rows["question"].tolist(), rows["context"].tolist())
     y = np.full((len(rows), 2), -1, "int32")  # (rows, first character and the one after the last)
     if "answers" in rows:

@@ -83,6 +83,12 @@ def refuse_cleaning(cleaning: Sequence[str]) -> None:
         )
 
 
+def refuse_class_weight(class_weight: Any) -> None:
+    """Raise where rows have no one label to weigh them by."""
+    if class_weight is not None:
+        raise InvalidValueError("class_weight weighs rows by their one label; this task's have none. Leave it out")
+
+
 def refuse_smoothing(label_smoothing: float) -> None:
     """Raise where targets are no shares of labels."""
     if label_smoothing:

@@ -10,11 +10,11 @@ import pandas as pd
 import tensorflow as tf
 
 from tfft import metrics, tokenizing
-from tfft.errors import DataError, InvalidValueError
+from tfft.errors import DataError
 from tfft.examples import Examples
 from tfft.heads import dense_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task, refuse_smoothing
+from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight, refuse_smoothing
 
 VALUE = ("score", "rating", "target", "label", "stars", "price", "grade", "y")
 
@@ -58,8 +58,7 @@ def encode(
     class_weight: str | Mapping[str, float] | None = None,
 ) -> Examples:
     """Texts to token ids, values to standardised ones: (rows, 1)."""
-    if class_weight is not None:
-        raise InvalidValueError("class_weight weighs labels; text-regression has none. Leave it out")
+    refuse_class_weight(class_weight)
     x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
     values = rows["value"].to_numpy(float) if "value" in rows else np.full(len(rows), facts["mean"])
     y = ((values - facts["mean"]) / facts["scale"]).astype("float32")[:, np.newaxis]

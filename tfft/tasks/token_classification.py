@@ -17,11 +17,11 @@ import pandas as pd
 import tensorflow as tf
 
 from tfft import metrics, offsets, packing, tokenizing
-from tfft.errors import DataError, InvalidValueError
-from tfft.examples import Examples, as_arrays
+from tfft.errors import DataError
+from tfft.examples import Examples, Ragged, as_arrays
 from tfft.heads import token_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task, refuse_cleaning, refuse_smoothing
+from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight, refuse_cleaning, refuse_smoothing
 
 PREFIXES = ("B", "I", "E", "S")
 NONE = -1
@@ -165,8 +165,7 @@ def encode(
         DataError: labels that the training rows do not have, named and counted.
     """
     refuse_cleaning(cleaning)
-    if class_weight is not None:
-        raise InvalidValueError("class_weight weighs rows of one label; tagged rows have many. Leave it out")
+    refuse_class_weight(class_weight)
     texts = rows["text"].tolist()
     words = rows["words"].tolist() if "words" in rows else _units(texts)
     known = {tag: i for i, tag in enumerate(facts["tags"])}
@@ -267,39 +266,43 @@ def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
 
 
-def _by_word(logits: Any, word: Any, context: Any, row: Any, first: Any, words: Any) -> Any:
-    """Probabilities of each word's tags, (words, tags), from the window where most stands around it."""
-    flat, at = tf.reshape(logits, (-1, logits.shape[-1])), tf.reshape(word, (-1,))
-    kept = tf.where(at >= 0)[:, 0]
-    number = tf.gather(first, tf.gather(tf.repeat(row, tf.shape(word)[1]), kept)) + tf.gather(at, kept)
-    around = tf.gather(tf.reshape(context, (-1,)), kept)
+def by_word(logits: Any, word: Any, context: Any, row: Any, first: Any, words: Any) -> Any:
+    """Probabilities of each word's tags, (words, tags), from the window where most stands around it.
+
+    Args:
+        logits: (tokens, tags), of all windows one after another.
+        word: (tokens,), the number of the word a token begins in its row, or -1.
+        context: (tokens,), how many tokens stand between it and a cut.
+        row: (tokens,), whose it is.
+        first: (rows,), how many words the rows before have.
+        words: how many words there are. One without a token of its own has zeros: the first tag, O.
+    """
+    kept = tf.where(word >= 0)[:, 0]
+    number = tf.gather(first, tf.gather(row, kept)) + tf.gather(word, kept)
+    around = tf.gather(context, kept)
     most = tf.math.unsorted_segment_max(around, number, words)
     best = tf.where(around == tf.gather(most, number))[:, 0]
-    probabilities = tf.nn.softmax(tf.gather(flat, tf.gather(kept, best)))
+    probabilities = tf.nn.softmax(tf.gather(logits, tf.gather(kept, best)))
     return tf.math.unsorted_segment_mean(probabilities, tf.gather(number, best), words)
 
 
-def word_tags(outputs: Any, examples: Examples, words: Sequence[int], facts: Facts) -> list[list[str]]:
+def word_tags(outputs: Ragged, examples: Examples, words: Sequence[int], facts: Facts) -> list[list[str]]:
     """The most probable tag of each word of each row; O for a word without a piece of its own.
 
     Args:
-        outputs: `Ragged` logits.
+        outputs: logits.
         examples: what they are of.
         words: how many words each row has.
         facts: with the tags.
     """
-    values, lengths = outputs.values, outputs.lengths
-    order = np.concatenate([np.arange(s, s + n) for s, n in zip(outputs.starts, lengths, strict=True)]).astype(int)
-    word, context = (as_arrays(examples.x[name]) for name in ("word", "context"))
-    row = np.repeat(np.asarray(examples.x["row"]), lengths)
-    first = np.concatenate([[0], np.cumsum(words)])
-    kept = np.flatnonzero(word.values >= 0)
-    number = first[row[kept]] + word.values[kept]
-    chosen = np.lexsort((context.values[kept], number))  # of equal words the one with most around it comes last
-    best = np.zeros(first[-1], int)
-    best[number[chosen]] = values[order[kept[chosen]]].argmax(axis=1)
+    ranges = [np.arange(begin, begin + size) for begin, size in zip(outputs.starts, outputs.lengths, strict=True)]
+    logits = outputs.values[np.concatenate(ranges)]
+    word, context = (as_arrays(examples.x[name]).values for name in ("word", "context"))
+    row = np.repeat(np.asarray(examples.x["row"]), outputs.lengths)
+    ends = np.concatenate([[0], np.cumsum(words)]).astype("int32")
+    best = by_word(logits, word, context, row, ends[:-1], ends[-1]).numpy().argmax(axis=1)
     tags = np.array(facts["tags"], object)[best]
-    return [list(tags[a:b]) for a, b in itertools.pairwise(first)]
+    return [list(tags[begin:end]) for begin, end in itertools.pairwise(ends)]
 
 
 def score(outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Scores:
@@ -317,7 +320,10 @@ def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: F
     starts, ends = offsets.units(text)
     count = tf.size(starts.flat_values)
     first = tf.cast(starts.row_starts(), tf.int32)
-    probabilities = _by_word(outputs, x["word"], x["context"], x["row"], first, count)
+    logits = tf.reshape(outputs, (-1, outputs.shape[-1]))
+    word, context = (tf.reshape(x[name], (-1,)) for name in ("word", "context"))
+    whose = tf.repeat(x["row"], tf.shape(x["word"])[1])
+    probabilities = by_word(logits, word, context, whose, first, count)
     tag, sure = tf.argmax(probabilities, axis=1, output_type=tf.int32), tf.reduce_max(probabilities, axis=1)
     label = (tag + 1) // 2  # O, B-a, I-a, B-b, I-b: 0, 1, 1, 2, 2
     row = starts.value_rowids()
