@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-
 CLASSIFICATION = ("accuracy", "f1_macro", "mcc", "log_loss")  # what one looks at first comes first
 
 
