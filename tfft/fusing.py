@@ -15,15 +15,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from tfft import graph
 
-# With kernels as constants oneDNN lays them out for itself once, not at every product: a fifth off the time of a short
-# text. They are in memory three times over then, so larger models keep variables.
-CONSTANT_BYTES = 2**26
 TOKENS = 16  # packed tokens are a multiple of it where there are many: oneDNN keeps what it made for every new number
 
 
@@ -34,8 +30,7 @@ class FusedBlock(keras.layers.Layer):
         encoder: the block, built.
         first_only: compute the output of the first token alone: (batch, 1, width).
         served: for an export. Padding is left out of all products but attention's, its output is another token's;
-            the kernels of query, key and value lie side by side; norms take fewer operations.
-        constant: kernels are constants of the graph, where they are served, as they are now.
+            the kernels of query, key and value lie side by side in a variable; norms take fewer operations.
         product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
             and the sums past them are written in the block's; `tfft.arithmetic` may have TensorFlow round them too.
     """
@@ -45,7 +40,6 @@ class FusedBlock(keras.layers.Layer):
         encoder: Any,
         first_only: bool = False,
         served: bool = False,
-        constant: bool = False,
         product_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -54,13 +48,11 @@ class FusedBlock(keras.layers.Layer):
         self.first_only = first_only
         self.served = served
         self.product_dtype = product_dtype or encoder.compute_dtype
-        self.constant = constant
         if served:
             attention = encoder._self_attention_layer
             layers = [attention.query_dense, attention.key_dense, attention.value_dense][first_only:]
             kernel, bias = _side_by_side(layers, (attention.output_dense.bias.shape[0], -1))
-            self.kernel = ops.convert_to_numpy(kernel) if constant else keras.Variable(kernel, trainable=False)
-            self.bias = keras.Variable(bias, trainable=False)
+            self.kernel, self.bias = keras.Variable(kernel, trainable=False), keras.Variable(bias, trainable=False)
         self.built = True
 
     def call(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
@@ -97,19 +89,12 @@ class FusedBlock(keras.layers.Layer):
 
     def _product(self, x: Any, layers: list[Any], shape: tuple[int, int], dtype: str | None = None) -> Any:
         """Rows (n, inner) by the layers' kernels side by side, plus their biases."""
-        kernel, bias = self._weights(layers, shape)
+        if self.served and len(layers) > 1:
+            kernel, bias = self.kernel, self.bias
+        else:
+            kernel, bias = _side_by_side(layers, shape)
         y = ops.matmul(ops.cast(x, self.product_dtype), ops.cast(kernel, self.product_dtype))
         return ops.cast(ops.add(y, ops.cast(bias, self.product_dtype)), dtype or self.product_dtype)
-
-    def _weights(self, layers: list[Any], shape: tuple[int, int]) -> tuple[Any, Any]:
-        if self.served and len(layers) > 1:
-            return self.kernel, self.bias
-        # A constant before an activation has TensorFlow move factors of GELU about, past what it would have fused.
-        if self.constant and layers != [self.encoder._feedforward_intermediate_dense]:
-            with tf.init_scope():  # its value, not a reading of it in the graph
-                kernel = np.reshape(ops.convert_to_numpy(layers[0].kernel), shape)
-            return kernel, ops.reshape(layers[0].bias, (-1,))
-        return _side_by_side(layers, shape)
 
     def _norm(self, layer: Any, x: Any) -> Any:
         if not self.served:
@@ -202,9 +187,7 @@ def fused(model: keras.Model, *, served: bool = False, product_dtype: str | None
     Returns:
         The same inputs to the same outputs; `model` itself where it has no such block.
     """
-    blocks = [node.operation for node in graph.nodes(model) if not node.is_input and _is_known(node)]
-    constant = served and 4 * sum(block.count_params() for block in blocks) <= CONSTANT_BYTES
-    return _replaced(model, lambda first_only: True, served=served, constant=constant, product_dtype=product_dtype)
+    return _replaced(model, lambda first_only: True, served=served, product_dtype=product_dtype)
 
 
 def narrowed(model: keras.Model) -> keras.Model:

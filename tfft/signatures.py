@@ -46,11 +46,9 @@ def signatures(run: Run) -> dict[str, Signature]:
     model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
     texts_taken = texts_of(run)
 
-    def compute(ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> dict[str, Any]:
+    def outputs_for(ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> dict[str, Any]:
         x = {"token_ids": ids, "padding_mask": mask, "segment_ids": segments}
         return model({name: x[name] for name in taken}, training=False)
-
-    outputs_for = tf.function(compute, input_signature=3 * IDS, autograph=False)  # one graph: it may hold weights
 
     def encode(*texts: tf.Tensor) -> dict[str, Any]:
         return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], run.config["max_length"])
