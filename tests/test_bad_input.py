@@ -211,7 +211,7 @@ DATA: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "unknown task": (
         {},
         ["--task", "translation"],
-        f"task must be one of: {', '.join(TASKS)}. Received: 'translation'",
+        f"task must be one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK. Received: 'translation'",
     ),
     "unusable value": ({}, ["--epochs", "0"], "epochs must be 1 or more. Received: 0"),
     "unusable values": (

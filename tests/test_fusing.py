@@ -40,12 +40,12 @@ def test_the_same_answers(family: str, pooling: str, served: bool) -> None:
     model = classifier(family, pooling)
     sooner = fusing.fused(model, served=served)
     blocks = fused_blocks(sooner)
-    assert len(blocks) == 2
-    assert [block.first_only for block in blocks] == [False, pooling == "cls"]
+    shared = family == "albert" and pooling != "cls"  # one block, called twice
+    assert [block.first_only for block in blocks] == ([False] if shared else [False, pooling == "cls"])
     x = inputs_for(model)
     np.testing.assert_allclose(sooner(x, training=False), model(x, training=False), atol=2e-6)
     own = {id(v) for v in sooner.variables} - {id(v) for v in model.variables}
-    assert len(own) == (4 if served else 0)  # kernel and bias of what is joined, for each block
+    assert len(own) == (2 * len(blocks) if served else 0)  # kernel and bias of what is joined, for each block
 
 
 def test_packed_tokens_come_in_multiples() -> None:

@@ -25,7 +25,7 @@ def make_run(folder: Path, seed: int = 1, facts: dict[str, Any] = FACTS) -> Run:
     backbone, tokenizer = tfft.load_backbone(folder)
     set_seed(seed)
     task = tfft.get_task("text-classification")
-    model = keras.Model(backbone.input, task.head(backbone, facts, pooling="mean", dropout=0.0))
+    model = task.head(backbone, facts, pooling="mean", dropout=0.0)
     return Run(model, tokenizer, task, facts, CONFIG)
 
 
@@ -82,7 +82,7 @@ def test_the_stock_packer_is_named(run: Run, good: Path, tmp_path: Path) -> None
         ids, segments = packer(run.tokenizer(text))
         mask = tf.cast(ids != 0, tf.int32)
         x = {"token_ids": ids, "segment_ids": segments, "padding_mask": mask}
-        return run.task.serve(run.model(x, training=False), x, {}, run.facts)
+        return run.task.serve(run.model(x, training=False), x, {}, run.facts, run.tokenizer)
 
     ends = ("serving_default", answer, texts_of(run)), ("tokenize", *signatures(run)["tokenize"])
     folder = planted(run, good, tmp_path / "1", *ends)
@@ -99,7 +99,7 @@ def test_xla_is_named(run: Run, good: Path, tmp_path: Path) -> None:
     def answer(token_ids: tf.Tensor) -> Any:
         zeros = tf.zeros_like(token_ids)
         x = {"token_ids": token_ids, "segment_ids": zeros, "padding_mask": zeros + 1}
-        return run.task.serve(network(x), x, {}, run.facts)
+        return run.task.serve(network(x), x, {}, run.facts, run.tokenizer)
 
     taken = [tf.TensorSpec([None, 16], tf.int32, name="token_ids")]
     found = faults(planted(run, good, tmp_path / "1", ("serving_default", answer, taken)))

@@ -216,7 +216,7 @@ def test_windows_of_more_than_one_row_keep_their_rows_answers(bert: Any) -> None
 def served(contexts: list[str], seed: int, facts: dict[str, Any], tokenizer: Any) -> list[dict[str, Any]]:
     rows = rows_of(contexts, [[] for _ in contexts])
     examples = encoded(rows, tokenizer)[1]
-    return evaluation.answers(TASK, random_outputs(examples, seed), examples, rows, facts)
+    return evaluation.answers(TASK, random_outputs(examples, seed), examples, rows, facts, tokenizer)
 
 
 @settings(deadline=None, max_examples=50)

@@ -113,8 +113,8 @@ def test_a_list_becomes_a_tuple_and_an_integer_a_float() -> None:
         ("batch_size", -1, "1 or more"),
         ("patience", 0, "1 or more"),
         ("max_length", 3, "4 or more"),
-        ("validation_share", 0.0, "above 0 and below 1"),
-        ("test_share", 1.0, "above 0 and below 1"),
+        ("validation_share", -0.1, "0 or more and below 1"),
+        ("test_share", 1.0, "0 or more and below 1"),
         ("dropout", 1.0, "0 or more and below 1"),
         ("dropout", -0.1, "0 or more and below 1"),
         ("warmup", 1.5, "0 or more and below 1"),
@@ -125,7 +125,7 @@ def test_a_list_becomes_a_tuple_and_an_integer_a_float() -> None:
         ("weight_decay", -0.1, "0 or more"),
         ("clip_norm", 0.0, "above 0"),
         ("seed", -1, "0 or more"),
-        ("task", "translation", f"one of: {', '.join(TASKS)}"),
+        ("task", "translation", f"one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK"),
         ("bad_rows", "skip", "one of: stop, drop"),
         ("decay", "linear", "one of: cosine, constant"),
         ("monitor", "f1", "one of: loss, score"),
@@ -214,12 +214,12 @@ def test_resolve_keeps_what_is_set(frozen: bool) -> None:
 def test_resolve_leaves_alone_what_has_no_answer() -> None:
     resolved = resolve(Recipe(**NEEDED, clip_norm=None), True)
     unanswered = {name for name, value in as_json(resolved).items() if value is None}
-    assert unanswered == {"validation", "test", "max_length", "clip_norm", "class_weight", *CACHE}
+    assert unanswered == {"validation", "test", "freeze", "max_length", "clip_norm", "class_weight", *CACHE}
 
 
 def test_defaults_answer_the_same_settings_for_both_kinds_of_training() -> None:
     unset = {name for name, value in as_json(Recipe(**NEEDED)).items() if value is None}
-    found = {"validation", "test", "max_length", "class_weight", *CACHE}
+    found = {"validation", "test", "freeze", "max_length", "class_weight", *CACHE}
     assert set(FROZEN) == set(THAWED) == unset - found
     assert FROZEN["learning_rate"] > THAWED["learning_rate"]  # a thawed backbone forgets at large steps
     assert FROZEN["epochs"] > THAWED["epochs"]

@@ -23,7 +23,7 @@ def prepared(
     backbone, tokenizer = tfft.load_backbone(presets("bert"))
     tfft.freeze(backbone, policy)
     set_seed(5)
-    model = keras.Model(backbone.input, task.head(backbone, facts, pooling=pooling, dropout=0.1))
+    model = task.head(backbone, facts, pooling=pooling, dropout=0.1)
     return model, task.encode(rows, tokenizer, facts)
 
 

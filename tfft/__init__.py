@@ -53,6 +53,8 @@ _PUBLIC = {
     "evaluate_run": "pipeline",
     "predict_texts": "pipeline",
     "advise_data": "pipeline",
+    "embed": "embedding",
+    "nearest": "embedding",
     "Client": "client",
     "Cache": "caching",
     "show_progress": "progress",

@@ -6,7 +6,15 @@ from typing import Any
 Answer = dict[str, Any]
 
 # Of some things a row has several, each in outputs side by side; shorter rows are filled up, with starts of -1.
-LISTS = {"entities": ("text", "label", "score", "start", "end"), "answers": ("text", "score", "start", "end")}
+LISTS = {
+    "entities": ("text", "label", "score", "start", "end"),
+    "answers": ("text", "score", "start", "end"),
+    "fills": ("text", "score", "start"),
+}
+
+
+# What ends the names of outputs where a row has several targets, such as "topic_probabilities" and "stars_value".
+PARTS = ("_probabilities", "_value")
 
 
 def as_answer(row: Any) -> Answer:
@@ -17,6 +25,12 @@ def as_answer(row: Any) -> Answer:
     """
     if not isinstance(row, Mapping):
         return {"value": row}
+    targets = list(dict.fromkeys(name[: -len(end)] for name in row for end in PARTS if name.endswith(end)))
+    if targets:
+        return {
+            name: as_answer({n[len(name) + 1 :]: v for n, v in row.items() if n.rpartition("_")[0] == name})
+            for name in targets
+        }
     answer = dict(row)
     if {"labels", "probabilities"} <= set(row):
         names = answer.pop("labels")

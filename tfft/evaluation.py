@@ -94,7 +94,9 @@ def evaluate(
     return task.score(outputs, examples, rows, facts)
 
 
-def served(task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts) -> dict[str, np.ndarray]:
+def served(
+    task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts, tokenizer: Any
+) -> dict[str, np.ndarray]:
     """What an export would answer, from outputs of the model: name -> (rows, ...).
 
     Args:
@@ -103,22 +105,26 @@ def served(task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, fac
         examples: what they are of.
         rows: the rows those were made of; their inputs are looked at.
         facts: what the task learnt from the training rows.
+        tokenizer: that the rows were encoded with.
     """
     sizes = lengths(examples.x)
     every, longest = np.arange(len(sizes)), int(sizes.max(initial=0))
     x = {name: take(as_arrays(v), every, longest, examples.padding.get(name, 0)) for name, v in examples.x.items()}
     texts = {name: tf.constant(list(rows[name]), tf.string) for name in task.inputs}
     given = take(as_arrays(outputs), every, longest)
-    return {name: np.asarray(value) for name, value in task.serve(tf.constant(given), x, texts, facts).items()}
+    answered = task.serve(tf.constant(given), x, texts, facts, tokenizer)
+    return {name: np.asarray(value) for name, value in answered.items()}
 
 
-def answers(task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts) -> list[Answer]:
+def answers(
+    task: Task, outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts, tokenizer: Any
+) -> list[Answer]:
     """The answers to rows, as a client of a server gets them. Arguments as in `served`."""
     found: list[Answer] = []
     for begin in range(0, len(rows), ANSWERED):
         some = rows[begin : begin + ANSWERED]
         part, picked = _part(examples, begin, len(some))
-        given = served(task, _picked(outputs, picked), part, some, facts)
+        given = served(task, _picked(outputs, picked), part, some, facts, tokenizer)
         found += [as_answer(row) for row in predictions(given, rows=True)["predictions"]]
     return found
 

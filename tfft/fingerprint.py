@@ -43,6 +43,14 @@ def digest(variable: keras.Variable) -> str:
     return state.hexdigest()[:32]
 
 
+def digest_all(model: keras.Model) -> str:
+    """A hash of all weights of a model."""
+    state = hashlib.sha256()
+    for variable in (v for v in model.variables if not is_seed(v)):
+        _update(state, _value(variable))
+    return state.hexdigest()[:32]
+
+
 def _value(variable: keras.Variable) -> np.ndarray:
     """The variable's value; TensorFlow's own memory where it lends it, as a copy takes longer than the hash."""
     tensor = tf.convert_to_tensor(variable.value)

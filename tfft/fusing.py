@@ -9,7 +9,6 @@ ALBERT); `tests/test_fusing.py` guards them for each family. Other blocks stay a
 """
 
 import functools
-import itertools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -197,17 +196,20 @@ def narrowed(model: keras.Model) -> keras.Model:
 
 def _replaced(model: keras.Model, wanted: Callable[[bool], bool], **options: Any) -> keras.Model:
     firsts = graph.only_first_read(model)
-    numbers = itertools.count()
+    made: dict[tuple[int, bool], FusedBlock] = {}  # a block that is called twice, as for two texts, is made once
 
     def call(node: Any) -> Any:
         first_only = id(node.outputs[0]) in firsts
         if not (_is_known(node) and wanted(first_only)):
             return node.operation
-        return FusedBlock(node.operation, first_only, **options, name=f"fused_{next(numbers)}")
+        key = id(node.operation), first_only
+        if key not in made:
+            made[key] = FusedBlock(node.operation, first_only, **options, name=f"fused_{len(made)}")
+        return made[key]
 
     start = {id(tensor): tensor for tensor in model.inputs}
     tensors = graph.replay(model, start, skip=lambda node: False, call=call)
-    if not next(numbers):
+    if not made:
         return model
     outputs = keras.tree.map_structure(lambda t: tensors[id(t)], graph.output_structure(model))
     return keras.Model(model.input, outputs, name=model.name)

@@ -94,6 +94,21 @@ def replay(
     return tensors
 
 
+def again(model: keras.Model, begin: str) -> keras.Model:
+    """The model's layers on further inputs: every weight is shared.
+
+    Args:
+        model: with inputs by name.
+        begin: what the names of the further inputs begin with, before the model's own.
+    """
+    inputs = {
+        begin + n: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=begin + n) for n, t in model.input.items()
+    }
+    start = {id(tensor): inputs[begin + name] for name, tensor in model.input.items()}
+    tensors = replay(model, start, skip=lambda node: False, call=lambda node: node.operation)
+    return keras.Model(inputs, keras.tree.map_structure(lambda t: tensors[id(t)], output_structure(model)))
+
+
 def only_first_read(model: keras.Model) -> set[int]:
     """The ids of tensors (batch, length, width) of which nothing but the first position is read: `x[:, 0, :]`."""
     read: dict[int, bool] = {id(tensor): False for tensor in keras.tree.flatten(model.output)}

@@ -66,7 +66,7 @@ def golden(run: Run) -> dict[str, Any]:
     """
     rows, whole = golden_rows(run)
     cut = run.task.cut(whole, run.tokenizer, run.config["max_length"])[0]
-    answers = served(run.task, predict(run.model, cut), cut, rows, run.facts)
+    answers = served(run.task, predict(run.model, cut), cut, rows, run.facts, run.tokenizer)
     texts = {
         name: [t if isinstance(t, str) else {"b64": base64.b64encode(t).decode()} for t in column]
         for name, column in golden_texts(run).items()
@@ -127,7 +127,8 @@ def card(run: Run) -> str:
             "",
             "## Scores",
             "",
-            f"On {rows['test']:,} test rows, scored once; validation rows chose the epoch.",
+            f"On {rows['test']:,} test rows, scored once"
+            + ("; validation rows chose the epoch." if "validation" in rows else "."),
             "",
         ]
         lines += _table(("metric", "test"), plain.items())

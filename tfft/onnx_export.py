@@ -122,7 +122,7 @@ def write_ends(run: Run, folder: Path) -> None:
         return {name: x[name] for name in {*names, "token_ids", "padding_mask"}}
 
     def decode(answers: tf.Tensor) -> dict[str, tf.Tensor]:
-        found: dict[str, tf.Tensor] = run.task.serve(answers, {}, {}, run.facts)
+        found: dict[str, tf.Tensor] = run.task.serve(answers, {}, {}, run.facts, run.tokenizer)
         return found
 
     archive = keras.export.ExportArchive()

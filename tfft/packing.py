@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfft import tokenizing
 
-OVERLAP = 128  # tokens that neighbouring windows share, at most; a third of their room where that is less
+OVERLAP = 128  # tokens that neighbouring windows share, by default
 
 
 class Windows(NamedTuple):
@@ -64,7 +64,9 @@ def _filled(part: Any, fill: int) -> Any:
     return tf.fill(tf.shape(part), fill)
 
 
-def windows(x: Mapping[str, tf.RaggedTensor], prefix: tf.Tensor, tokenizer: Any, max_length: int) -> Windows:
+def windows(
+    x: Mapping[str, tf.RaggedTensor], prefix: tf.Tensor, tokenizer: Any, max_length: int, overlap: int = OVERLAP
+) -> Windows:
     """Cut packed rows into windows of at most `max_length` tokens, each with the row's beginning and its end token.
 
     Args:
@@ -73,13 +75,14 @@ def windows(x: Mapping[str, tf.RaggedTensor], prefix: tf.Tensor, tokenizer: Any,
             `max_length`, they lose tokens before their separators.
         tokenizer: whose end token is not cut off.
         max_length: tokens of a window.
+        overlap: tokens that neighbouring windows share, at most; a third of their room where that is less.
     """
     ends = int(tokenizing.special_ids(tokenizer)[1] is not None)
     separators = ends * tokenizing.separators(tokenizer)
     total = tf.cast(x["token_ids"].row_lengths(), tf.int32)
     kept = tf.minimum(prefix, max_length // 2)
     body, room = total - prefix - ends, tf.maximum(max_length - kept - ends, 1)
-    step = room - tf.minimum(OVERLAP, room // 3)
+    step = room - tf.minimum(overlap, room // 3)
     count = 1 + tf.maximum(body - room + step - 1, 0) // step
     row = tf.repeat(tf.range(tf.size(count)), count)
     begin = (tf.range(tf.size(row)) - tf.gather(tf.cumsum(count, exclusive=True), row)) * tf.gather(step, row)

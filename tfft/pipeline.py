@@ -64,7 +64,8 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             facts = task.learn(splits["train"])
             folder = backbones.resolve(recipe.backbone)
             backbone, tokenizer = backbones.load_backbone(folder)
-            freeze(backbone, recipe.freeze)
+            recipe = dataclasses.replace(recipe, freeze=recipe.freeze or task.freeze)
+            freeze(backbone, recipe.freeze or "all")
             runs.check_space(recipe.out, backbone)
             recipe = dataclasses.replace(recipe, precision=arithmetic.choose(recipe.precision))
             stack.enter_context(arithmetic.arithmetic(recipe.precision))
@@ -76,28 +77,27 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             examples = _encode(splits, task, tokenizer, facts, recipe)
             recipe = _resolved(recipe, task, backbone, folder, examples["train"])
             examples, truncated = _cut(examples, task, tokenizer, recipe.max_length or 0)
-            set_seed(recipe.seed)  # for the head's initial weights
-            outputs = task.head(backbone, facts, pooling=recipe.pooling, dropout=recipe.dropout)
-            model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
-        cache = caching.Cache(
-            recipe.cache_dir or caching.default_folder(), recipe.cache, recipe.cache_limit_gb, recipe.cache_dtype
-        )
+        if task.warm:
+            with _timed(seconds, "warm"):
+                task.warm(backbone, examples["train"], pooling=recipe.pooling, seed=recipe.seed)
+                freeze(backbone, "all")
         with _timed(seconds, "train"):
-            settings = _fit_settings(recipe, task)
-            if not task.metrics:  # what Keras has no metric for is scored after every epoch
+            set_seed(recipe.seed)  # for the head's initial weights
+            model = task.head(backbone, facts, pooling=recipe.pooling, dropout=recipe.dropout)
+            place = recipe.cache_dir or caching.default_folder()
+            cache = caching.Cache(place, recipe.cache, recipe.cache_limit_gb, recipe.cache_dtype)
+            settings = _fit_settings(recipe, task, tokenizer, facts)
+            if not task.metrics and "validation" in splits:  # what Keras has no metric for is scored after every epoch
                 settings["score"] = _scorer(task, examples["validation"], splits["validation"], facts)
-            history = fit(model, examples["train"], examples["validation"], cache=cache, **settings)
+            history = fit(model, examples["train"], examples.get("validation"), cache=cache, **settings)
         with _timed(seconds, "evaluate"):
-            judged = splits["validation"], examples["validation"]
-            outputs = predict(model, judged[1], cache=cache, description="validation rows")
-            facts = task.tune(outputs, judged[1], judged[0], facts) if task.tune else facts
-            scores = {"validation": task.score(outputs, judged[1], judged[0], facts)}
-            scores["test"] = evaluate(model, splits["test"], examples["test"], task, facts, cache)
+            facts, scores = _judged(model, splits, examples, task, facts, cache)
     with runs.new_folder(recipe.out) as scratch:
         with _timed(seconds, "write"):
             run = Run(model, tokenizer, task, facts, as_json(recipe))
             runs.save_run(scratch, run, backbone, as_columns(history))
-            draw(scores["test"], scratch / "confusion.png")
+            backbones.keep_pooling(folder, scratch / "preset")
+            draw(scores.get("test", {}), scratch / "confusion.png")
         metrics = {
             **scores,
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -107,6 +107,26 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         }
         runs.write_json(scratch / "metrics.json", metrics)
     return Path(recipe.out)
+
+
+def _judged(
+    model: keras.Model,
+    splits: data.Splits,
+    examples: dict[str, Examples],
+    task: Task,
+    facts: Facts,
+    cache: caching.Cache,
+) -> tuple[Facts, dict[str, Scores]]:
+    """The scores of the held-out rows, and the facts with what the validation rows fix."""
+    scores = {}
+    if "validation" in splits:
+        rows, encoded = splits["validation"], examples["validation"]
+        outputs = predict(model, encoded, cache=cache, description="validation rows")
+        facts = task.tune(outputs, encoded, rows, facts) if task.tune else facts
+        scores["validation"] = task.score(outputs, encoded, rows, facts)
+    if "test" in splits:
+        scores["test"] = evaluate(model, splits["test"], examples["test"], task, facts, cache)
+    return facts, scores
 
 
 def advise_data(
@@ -183,7 +203,7 @@ def predict_texts(run: Run, texts: Sequence[str | Mapping[str, str]]) -> list[An
         return []
     rows = _asked(run.task, texts)
     examples = runs.run_examples(run, rows)
-    return answers(run.task, predict(run.model, examples), examples, rows, run.facts)
+    return answers(run.task, predict(run.model, examples), examples, rows, run.facts, run.tokenizer)
 
 
 def _asked(task: Task, texts: Sequence[str | Mapping[str, str]]) -> pd.DataFrame:
@@ -212,11 +232,12 @@ def validation_rows(run: Run, source: Source | None = None) -> pd.DataFrame:
     if source is not None:
         return data.load_rows(source, task=run.task, columns=_columns(run, None))
     try:
-        return _load_data(from_mapping(run.config), run.task)["validation"]
+        splits = _load_data(from_mapping(run.config), run.task)
+        if "validation" not in splits:
+            raise NotFoundError("validation_share was 0")
+        return splits["validation"]
     except NotFoundError as error:
-        raise NotFoundError(
-            f"the run's own validation rows are gone ({error}); name others with --validation"
-        ) from None
+        raise NotFoundError(f"the run has no validation rows any more ({error}); name some with --validation") from None
 
 
 def draw(scores: Scores, path: Path) -> None:
@@ -254,7 +275,9 @@ def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Ex
     longest = min(longest, WINDOW) if task.windowed else longest
     if not task.pooled and recipe.pooling is not None:
         raise InvalidValueError(f"{task.name} reads every token and has no pooling. Leave --pooling out")
-    recipe = resolve(recipe, frozen=not backbone.trainable_variables, max_length=longest)
+    if task.warm and recipe.pooling is None:  # the vector that was trained
+        recipe = dataclasses.replace(recipe, pooling="trained")
+    recipe = resolve(recipe, frozen=bool(task.warm) or not backbone.trainable_variables, max_length=longest)
     if not task.pooled:
         recipe = dataclasses.replace(recipe, pooling=None)
     if recipe.pooling == "trained":
@@ -288,7 +311,7 @@ def _scorer(task: Task, examples: Examples, rows: pd.DataFrame, facts: Facts) ->
     return score
 
 
-def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
+def _fit_settings(recipe: Recipe, task: Task, tokenizer: Any, facts: Facts) -> dict[str, Any]:
     names = (
         "epochs",
         "batch_size",
@@ -303,7 +326,8 @@ def _fit_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     )
     settings = {name: getattr(recipe, name) for name in names}
     settings["monitor"] = task.headline[0] if recipe.monitor == "score" else recipe.monitor
-    return settings | {"loss": task.loss(recipe.label_smoothing), "metrics": task.metrics}
+    settings |= {"redraw": task.redraw(tokenizer)} if task.redraw else {}
+    return settings | {"loss": task.loss(facts, recipe.label_smoothing), "metrics": task.metrics}
 
 
 def _columns(run: Run, columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -33,7 +33,6 @@ def _setting(default: Any, text: str, rule: Rule | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"help": text, "rule": rule})
 
 
-_SHARE = Rule(lambda v: 0 < v < 1, "above 0 and below 1")
 _RATE = Rule(lambda v: 0 <= v < 1, "0 or more and below 1")
 _COUNT = Rule(lambda v: v >= 1, "1 or more")
 _POSITIVE = Rule(lambda v: 0 < v < float("inf"), "above 0")
@@ -53,7 +52,11 @@ class Recipe:
         "", "training rows: .csv, .tsv, .jsonl, .json, .conll, .parquet, a folder with train.csv, or tfds:name"
     )
     out: str = _setting("", "folder for the run; must not exist")
-    task: str = _setting("text-classification", "what to learn; `tfft tasks` lists them", _one_of(*TASKS))
+    task: str = _setting(
+        "text-classification",
+        "what to learn; `tfft tasks` lists them; several targets: topic=text-classification,stars=text-regression*0.5",
+        Rule(lambda v: v in TASKS or "=" in v, f"one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK"),
+    )
     validation: str | None = _setting(None, "rows for early stopping; held out of --data by default")
     test: str | None = _setting(None, "rows for the score card; held out of --data by default")
     columns: tuple[str, ...] = _setting(
@@ -63,15 +66,19 @@ class Recipe:
     )
     encoding: str = _setting("utf-8", "of text files")
     bad_rows: str = _setting("stop", "unusable rows: stop, or drop them", _one_of("stop", "drop"))
-    validation_share: float = _setting(0.1, "share of the rows held out for validation", _SHARE)
-    test_share: float = _setting(0.1, "share of the rows held out for the test", _SHARE)
+    validation_share: float = _setting(0.1, "share of the rows held out for validation; 0 for none", _RATE)
+    test_share: float = _setting(0.1, "share of the rows held out for the test; 0 for none", _RATE)
     clean: tuple[str, ...] = _setting(
         (),
         f"cleaning steps, in order, with commas: {', '.join(CLEANING)}",
         Rule(lambda v: all(name in CLEANING for name in v), f"some of: {', '.join(CLEANING)}"),
     )
     backbone: str = _setting("minilm-l6", "short name, preset, folder, hf://... or kaggle://...; see `tfft backbones`")
-    freeze: str = _setting("all", "all, none, embeddings, a number of blocks, or names and globs of layers with commas")
+    freeze: str | None = _setting(
+        None,
+        "all, none, embeddings, a number of blocks, or names and globs of layers with commas; by default all, where a "
+        "head on fixed vectors does well, and none for tasks that read every token or train the backbone itself",
+    )
     pooling: str | None = _setting(None, f"one of: {', '.join(POOLING)}", _one_of(*POOLING))
     dropout: float | None = _setting(None, "rate before the last layer", _RATE)
     max_length: int | None = _setting(

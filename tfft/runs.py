@@ -146,10 +146,9 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     task = get_task(config["task"])
     backbone, tokenizer = load_backbone(path / "preset")
     try:
-        outputs = task.head(backbone, facts, pooling=config["pooling"], dropout=config["dropout"])
+        model = task.head(backbone, facts, pooling=config["pooling"], dropout=config["dropout"])
     except (KeyError, TypeError) as error:
         raise InvalidValueError(f"{path / 'facts.json'} is not the file training wrote: {error}") from None
-    model = keras.Model(backbone.input, outputs, name=task.name.replace("-", "_"))
     try:
         _set_head_weights(model, backbone, load_file(path / "head.safetensors"))
     except (SafetensorError, KeyError, ValueError) as error:

@@ -3,7 +3,7 @@
 No `jit_compile`: Serving has XLA off. No Python function, no operation newer than Serving 2.13.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -38,7 +38,7 @@ def signatures(run: Run) -> dict[str, Signature]:
       of the second, or the number
     """
     task, tokenizer, facts, names = run.task, run.tokenizer, run.facts, list(run.task.inputs)
-    pad = tokenizing.special_ids(tokenizer)[2]
+    fill = tokenizing.paddings(tokenizer)
     taken = [tensor.name for tensor in run.model.inputs]
     outputs, vector = {"answers": run.model.output}, heads.pooled(run.model)
     if vector is not None:
@@ -46,9 +46,13 @@ def signatures(run: Run) -> dict[str, Signature]:
     model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
     texts_taken = texts_of(run)
 
-    def outputs_for(ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> dict[str, Any]:
-        x = {"token_ids": ids, "padding_mask": mask, "segment_ids": segments}
-        return model({name: x[name] for name in taken}, training=False)
+    def outputs_for(x: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = model({name: x[name] for name in taken}, training=False)
+        return found
+
+    def rounded(name: str, t: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        longer = tf.where(rows > 1, tf.math.floormod(-tf.shape(t)[1], ROUND), 0)
+        return tf.pad(t, [[0, 0], [0, longer]], constant_values=fill.get(name, 0))
 
     def encode(*texts: tf.Tensor) -> dict[str, Any]:
         return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], run.config["max_length"])
@@ -57,15 +61,9 @@ def signatures(run: Run) -> dict[str, Signature]:
         rows = tf.shape(texts[0])[0]
         more = tf.where(rows > ROUND, tf.math.floormod(-rows, ROUND), tf.cast(rows == 0, tf.int32))
         texts = tuple(tf.concat([text, tf.fill([more], "")], 0) for text in texts)
-        x = x_of(*texts)
-        longer = tf.where(rows > 1, tf.math.floormod(-tf.shape(x["token_ids"])[1], ROUND), 0)
-        fill = tokenizing.paddings(tokenizer)
-        x = {
-            name: tf.pad(t, [[0, 0], [0, longer]], constant_values=fill.get(name, 0)) if t.shape.rank == 2 else t
-            for name, t in x.items()
-        }
-        found = dict(outputs_for(x["token_ids"], x["padding_mask"], x["segment_ids"]))
-        found["answers"] = task.serve(found["answers"], x, dict(zip(names, texts, strict=True)), facts)
+        x = {name: rounded(name, t, rows) if t.shape.rank == 2 else t for name, t in x_of(*texts).items()}
+        found = dict(outputs_for(x))
+        found["answers"] = task.serve(found["answers"], x, dict(zip(names, texts, strict=True)), facts, tokenizer)
         return keras.tree.map_structure(lambda t: t[:rows], found)
 
     # Traced once for all signatures: tracing a BPE tokenizer takes seconds.
@@ -82,8 +80,8 @@ def signatures(run: Run) -> dict[str, Signature]:
         return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], WHOLE)
 
     def tokens(token_ids: tf.Tensor) -> dict[str, Any]:
-        mask = tf.cast(token_ids != pad, tf.int32)
-        return task.serve(outputs_for(token_ids, mask, tf.zeros_like(mask))["answers"], {}, {}, facts)
+        x = tokenizing.padded_inputs(token_ids, tf.cast(token_ids != fill["token_ids"], tf.int32))
+        return task.serve(outputs_for(x)["answers"], {}, {}, facts, tokenizer)
 
     def embed(*texts: tf.Tensor) -> dict[str, Any]:
         return {"embedding": outputs_of(*texts)["embedding"]}

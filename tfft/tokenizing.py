@@ -16,7 +16,7 @@ from tfft.cleaning import clean
 from tfft.examples import Examples, lengths
 from tfft.progress import track
 
-PLACES = ("starts", "ends")  # inputs no model takes: characters that tokens stand for, -1 for none
+NOWHERE = ("starts", "ends", "word", "hidden")  # not of tokens, but what they stand for in a text: -1 for nothing
 CHUNK = 512  # texts tokenised by one graph call: large enough to amortise the call, small enough to show progress
 
 
@@ -54,6 +54,13 @@ def bare_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str]) -> tf.Ra
     """Token ids of texts, without special tokens: (batch, None) int32."""
     # TF-Text's WordPiece ends a text at its first NUL byte and loses the rest.
     return tf.cast(tokenizer(tf.strings.regex_replace(clean(texts, cleaning), r"\x00", " ")), tf.int32)
+
+
+@functools.lru_cache(maxsize=4)
+def piece_texts(tokenizer: Any) -> list[str]:
+    """What each id stands for in a text."""
+    ids = np.arange(tokenizer.vocabulary_size())
+    return [str(piece) for piece in tokenizer.detokenize(tf.RaggedTensor.from_row_lengths(ids, np.ones_like(ids)))]
 
 
 def padded_ids(
@@ -95,7 +102,9 @@ def inputs_of(ids: tf.RaggedTensor, tokenizer: Any) -> tuple[dict[str, tf.Ragged
 
 def paddings(tokenizer: Any) -> dict[str, int]:
     """What fills a shorter row of each input; of places, nowhere."""
-    return {"token_ids": special_ids(tokenizer)[2], "padding_mask": 0, "segment_ids": 0} | dict.fromkeys(PLACES, -1)
+    pad = special_ids(tokenizer)[2]
+    fill = {"token_ids": pad, "whole": pad, "padding_mask": 0, "segment_ids": 0}
+    return fill | dict.fromkeys(NOWHERE, -1)
 
 
 def padded_text(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
@@ -149,6 +158,6 @@ def truncate_examples(examples: Examples, tokenizer: Any, max_length: int) -> tu
     x = {}
     for name, value in examples.x.items():
         if isinstance(value, tf.RaggedTensor):
-            value = truncate(value, max_length, end if name == "token_ids" else None)
+            value = truncate(value, max_length, end if name.endswith("token_ids") else None)
         x[name] = value
     return examples._replace(x=x), int((lengths(examples.x) > max_length).sum())

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfft import activations, caching, freezing, fusing
-from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, batches
+from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, Arrange, Redraw, batches
 from tfft.caching import Cache
 from tfft.defaults import defaults
 from tfft.errors import FreezeError, InvalidValueError
@@ -43,6 +43,8 @@ def fit(
     metrics: Sequence[Any] = ("accuracy",),
     score: Callable[[Any], Mapping[str, float]] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    arrange: Arrange | None = None,
+    redraw: Redraw | None = None,
     seed: int = 0,
     cache: Cache | None = None,
 ) -> keras.callbacks.History:
@@ -72,6 +74,8 @@ def fit(
         score: outputs for the validation rows, as `tfft.predict` gives them -> numbers by name, after every epoch: for
             what is no mean over batches, such as the F1 of answers.
         callbacks: further Keras callbacks.
+        arrange: as `tfft.batches` takes it, for the training rows.
+        redraw: as `tfft.batches` takes it, for the training rows. Nothing is stored then: no epoch is like another.
         seed: of the shuffle and of dropout.
         cache: where outputs of the frozen layers are kept for the epochs and for later runs.
 
@@ -89,9 +93,13 @@ def fit(
     seed_layers(model, seed)
     log.info(freezing.learning(model))
 
-    learner, train, validation = _above_frozen(model, train, validation, cache, epochs)
+    prefix, suffix = activations.split(model)
+    if redraw is None:
+        learner, train, validation = _above_frozen(prefix, suffix, train, validation, cache, epochs)
+    else:
+        learner = activations.join(prefix, fusing.narrowed(suffix))
     names = [tensor.name for tensor in learner.inputs]
-    data = batches(train, names, batch_size, seed=seed)
+    data = batches(train, names, batch_size, seed=seed, arrange=arrange, redraw=redraw)
     judged = validation and batches(validation, names, INFERENCE_ROWS, max_tokens=INFERENCE_TOKENS)
 
     steps = len(data) * epochs
@@ -102,7 +110,6 @@ def fit(
         decay,
     )
     # XLA would compile again for every batch shape, and on a CPU it is slower (docs/architecture.md)
-    prefix = activations.split(model)[0]
     together = min(len(data), STEPS_TOGETHER) if prefix is not None and activations.is_pooled(prefix) else 1
     learner.compile(
         optimizer(rate, weight_decay, clip_norm),
@@ -170,10 +177,14 @@ def _only_head_learns(model: keras.Model) -> bool:
 
 
 def _above_frozen(
-    model: keras.Model, train: Examples, validation: Examples | None, cache: Cache | None, epochs: int
+    prefix: keras.Model | None,
+    suffix: keras.Model,
+    train: Examples,
+    validation: Examples | None,
+    cache: Cache | None,
+    epochs: int,
 ) -> tuple[keras.Model, Examples, Examples | None]:
     """What is trained, and its rows: the part above the stored outputs, or all of it where none are stored."""
-    prefix, suffix = activations.split(model)
     learner = fusing.narrowed(suffix)
     if prefix is None:
         return learner, train, validation

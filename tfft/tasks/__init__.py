@@ -14,14 +14,17 @@ TASKS = {
     "text-classification": "one label for a text: sentiment, topic, spam, intent",
     "text-pair-classification": "one label for two texts: entailment, paraphrase, a fitting answer",
     "multi-label-classification": "any number of labels for a text: topics, kinds of abuse",
+    "text-similarity": "how alike two texts are, a number: each is read for itself, so vectors can be kept",
     "text-regression": "a number for a text: a rating, a price, a grade",
     "token-classification": "words of a text tagged: names, places, products",
     "question-answering": "the words of a text that answer a question about it",
+    "few-shot": "one label for a text from 4 to 64 rows a label: the backbone learns from pairs of them first",
+    "masked-lm": "read on in unlabelled text of your own before fine-tuning on labels: hidden words are guessed",
 }
 
 
 def get_task(name: str) -> "Task":
-    """Return the task of that name.
+    """Return the task of that name, or of several targets: "topic=text-classification,stars=text-regression*0.5".
 
     Raises:
         InvalidValueError: no such task; the message names the nearest.
@@ -31,6 +34,10 @@ def get_task(name: str) -> "Task":
         >>> tfft.get_task("text-classification").target
         'label'
     """
+    if "=" in name:
+        from tfft.tasks.several import Part, parse, several
+
+        return several(name, [Part(target, get_task(task), weight) for target, task, weight in parse(name)])
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""

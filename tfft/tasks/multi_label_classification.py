@@ -96,12 +96,13 @@ def targets(rows: pd.DataFrame, facts: Facts) -> np.ndarray:
     return y
 
 
-def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> Any:
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
     """Probabilities of the labels, each for itself: (batch, labels)."""
-    return dense_head(backbone, len(facts["tags"]), "sigmoid", pooling=pooling, dropout=dropout)
+    outputs = dense_head(backbone, len(facts["tags"]), "sigmoid", pooling=pooling, dropout=dropout)
+    return keras.Model(backbone.input, outputs)
 
 
-def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
+def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Binary cross-entropy on probabilities."""
     return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
 
@@ -117,7 +118,7 @@ def score(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Fa
     return metrics.multi_label(targets(rows, facts), outputs, facts["tags"], facts["thresholds"])
 
 
-def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """Side by side `labels`, `probabilities` and `chosen`, those at or above their thresholds: (batch, labels)."""
     names = tf.constant(facts["tags"])
     return {
@@ -140,5 +141,6 @@ TASK = Task(
     loss=loss,
     score=score,
     serve=serve,
+    targets=targets,
     tune=tune,
 )

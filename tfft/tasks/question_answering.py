@@ -185,9 +185,9 @@ def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_
     return packing.dense(_windows(x, tokenizer, max_length), tokenizing.paddings(tokenizer))
 
 
-def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> Any:
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
     """Logits of beginning and end for every token: (batch, length, 2)."""
-    return span_head(backbone, dropout=dropout)
+    return keras.Model(backbone.input, span_head(backbone, dropout=dropout))
 
 
 @keras.saving.register_keras_serializable(package="tfft")
@@ -200,7 +200,7 @@ class SpanCrossentropy(keras.losses.Loss):
         return ops.mean(each, axis=-1)
 
 
-def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
+def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Cross-entropy of beginning and end."""
     refuse_smoothing(label_smoothing)
     return SpanCrossentropy()
@@ -316,7 +316,7 @@ def score(outputs: Ragged, examples: Examples, rows: pd.DataFrame, facts: Facts)
     return metrics.answers(_truth(rows), _given(texts, margins, facts))
 
 
-def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """`text`, `score`, `start`, `end` (batch,) of the best answer, and of the best ones `answers_...` (batch, 5).
 
     Places are characters of the context; "", -1 and -1 say that there is no answer, or no further one. Scores are
@@ -367,6 +367,7 @@ TASK = Task(
     feed=feed,
     windowed=True,
     pooled=False,
+    freeze="none",
     head=head,
     loss=loss,
     score=score,

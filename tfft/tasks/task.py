@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 
 from tfft import tokenizing
+from tfft.batching import Redraw
 from tfft.errors import InvalidValueError
 from tfft.examples import Examples
 
@@ -34,11 +36,11 @@ class Task:
             Rows may lack the target (prediction).
         learn: training rows -> facts; raises DataError when nothing can be learnt from them.
         encode: (rows, tokenizer, facts, *, cleaning, class_weight) -> Examples, whole.
-        head: (backbone, facts, *, pooling, dropout) -> output tensor on the backbone's graph.
-        loss: (label_smoothing) -> Keras loss.
+        head: (backbone, facts, *, pooling, dropout) -> the flat model, a head on the backbone's own graph.
+        loss: (facts, label_smoothing) -> Keras loss.
         score: (outputs, examples, rows, facts) -> metrics against the rows' targets.
-        serve: (outputs, x, texts, facts) -> {name: tensor (rows, ...)}: answers, from dense outputs and inputs of the
-            model and the texts, {input: (rows,)}; in graph operations, for the export runs them, too.
+        serve: (outputs, x, texts, facts, tokenizer) -> {name: tensor (rows, ...)}: answers, from dense outputs and
+            inputs of the model and the texts, {input: (rows,)}; in graph operations, for the export runs them, too.
         optional: columns a source may lack; `check` says which of them must be there together.
         stratify: whether held-out splits keep the target's distribution.
         metrics: names of Keras metrics shown while training.
@@ -46,8 +48,15 @@ class Task:
             make several of a row, and then says in `x["row"]` whose each is, in order.
         feed: (texts, tokenizer, cleaning, max_length) -> dense inputs of the model, as `encode` and `cut` give them; in
             graph operations.
+        redraw: (tokenizer) -> ((x, y, weight, generator) -> (x, y, weight)): what is drawn anew for every batch of
+            training, such as the words that are hidden; of dense arrays, `x` with all that `cut` left in it.
+        warm: (backbone, examples, *, freeze, seed) -> None: trains the backbone itself, before it is frozen and the
+            head learns.
+        targets: (rows, facts) -> what `encode` has rows learn, (rows, outputs); given where a head on one vector of a
+            text learns it, so that it may be one of several targets.
         tune: (outputs, examples, rows, facts) -> facts, with what the validation rows fix after training, if anything.
         windowed: whether `cut` makes several examples of a long row, instead of losing tokens.
+        freeze: what a run freezes unless it says otherwise: "all" where a head on fixed features does well.
         pooled: whether the head reads one vector a text, and so has a pooling.
         apart: columns of which equal ones never stand in two held-out splits; `inputs` together by default.
     """
@@ -60,17 +69,21 @@ class Task:
     check: Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[str, np.ndarray]]]
     learn: Callable[[pd.DataFrame], Facts]
     encode: Callable[..., Examples]
-    head: Callable[..., Any]
-    loss: Callable[[float], Any]
+    head: Callable[..., keras.Model]
+    loss: Callable[[Facts, float], Any]
     score: Callable[[Any, Examples, pd.DataFrame, Facts], Scores]
-    serve: Callable[[Any, Mapping[str, Any], Mapping[str, Any], Facts], dict[str, Any]]
+    serve: Callable[[Any, Mapping[str, Any], Mapping[str, Any], Facts, Any], dict[str, Any]]
     optional: Sequence[str] = ()
     stratify: bool = False
     metrics: Sequence[str] = ()
     cut: Callable[[Examples, Any, int], tuple[Examples, int]] = tokenizing.truncate_examples
     feed: Callable[[Mapping[str, Any], Any, Sequence[str], int], dict[str, Any]] = tokenizing.padded_text
+    targets: Callable[[pd.DataFrame, Facts], np.ndarray] | None = None
     tune: Callable[[Any, Examples, pd.DataFrame, Facts], Facts] | None = None
+    redraw: Callable[[Any], Redraw] | None = None
+    warm: Callable[..., None] | None = None
     windowed: bool = False
+    freeze: str = "all"
     pooled: bool = True
     apart: Sequence[str] = ()
 

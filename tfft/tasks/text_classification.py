@@ -81,15 +81,13 @@ def encode(
         DataError: a label that the training rows do not have, named and counted.
     """
     x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
-    return Examples(x, *targets(rows, facts, class_weight), padding)
+    y = targets(rows, facts)
+    return Examples(x, y, row_weights(y, facts, class_weight), padding)
 
 
-def targets(
-    rows: pd.DataFrame, facts: Facts, class_weight: str | Mapping[str, float] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """One-hot rows (rows, labels) and weights (rows,) of the column `label`; zeros and ones where there is none."""
-    y = np.zeros((len(rows), len(facts["labels"])), "float32")  # (rows, labels)
-    weight = np.ones(len(rows), "float32")
+def targets(rows: pd.DataFrame, facts: Facts) -> np.ndarray:
+    """One-hot rows of the column `label`, (rows, labels); zeros where there is none."""
+    y = np.zeros((len(rows), len(facts["labels"])), "float32")
     if "label" in rows:
         index = {name: i for i, name in enumerate(facts["labels"])}
         unseen = rows["label"][~rows["label"].isin(index)].value_counts()
@@ -99,10 +97,14 @@ def targets(
                 f"labels that the training rows do not have: {listed}. "
                 f"Known labels: {', '.join(map(repr, facts['labels'][:10]))}{', ...' if len(index) > 10 else ''}"
             )
-        ids = rows["label"].map(index).to_numpy(int)
-        y[np.arange(len(rows)), ids] = 1.0
-        weight = label_weights(facts, class_weight)[ids]
-    return y, weight
+        y[np.arange(len(rows)), rows["label"].map(index).to_numpy(int)] = 1.0
+    return y
+
+
+def row_weights(y: np.ndarray, facts: Facts, class_weight: str | Mapping[str, float] | None) -> np.ndarray:
+    """Weights (rows,) of one-hot rows by their labels; ones where a row has none."""
+    weights = label_weights(facts, class_weight)
+    return np.where(y.any(axis=1), weights[y.argmax(axis=1)], np.float32(1))
 
 
 def label_weights(facts: Facts, class_weight: str | Mapping[str, float] | None) -> np.ndarray:
@@ -121,12 +123,12 @@ def label_weights(facts: Facts, class_weight: str | Mapping[str, float] | None) 
     return np.array([dict(class_weight).get(name, 1.0) for name in facts["labels"]], "float32")  # type: ignore[arg-type]
 
 
-def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> Any:
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
     """Probabilities of the labels: (batch, labels)."""
-    return softmax_head(backbone, len(facts["labels"]), pooling=pooling, dropout=dropout)
+    return keras.Model(backbone.input, softmax_head(backbone, len(facts["labels"]), pooling=pooling, dropout=dropout))
 
 
-def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
+def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Categorical cross-entropy on probabilities."""
     return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
 
@@ -136,7 +138,7 @@ def score(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Fa
     return metrics.classification(rows["label"].tolist(), outputs, facts["labels"])
 
 
-def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """`label`, `score` (batch,) and, side by side, `labels` and `probabilities` (batch, labels).
 
     The names are repeated for every row because TensorFlow Serving wants each output batch first.
@@ -165,4 +167,5 @@ TASK = Task(
     metrics=("accuracy",),
     score=score,
     serve=serve,
+    targets=targets,
 )

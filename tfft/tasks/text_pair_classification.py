@@ -43,7 +43,8 @@ def encode(
     """Pairs to token ids, labels to one-hot rows."""
     graph = _graph(tokenizer, tuple(cleaning))
     x = tokenizing.in_chunks(graph, rows["first"].tolist(), rows["second"].tolist())
-    return Examples(x, *single.targets(rows, facts, class_weight), tokenizing.paddings(tokenizer))
+    y = single.targets(rows, facts)
+    return Examples(x, y, single.row_weights(y, facts, class_weight), tokenizing.paddings(tokenizer))
 
 
 def _packed(first: tf.Tensor, second: tf.Tensor, tokenizer: Any, cleaning: Sequence[str]) -> dict[str, Any]:

@@ -60,17 +60,21 @@ def encode(
     """Texts to token ids, values to standardised ones: (rows, 1)."""
     refuse_class_weight(class_weight)
     x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
-    values = rows["value"].to_numpy(float) if "value" in rows else np.full(len(rows), facts["mean"])
-    y = ((values - facts["mean"]) / facts["scale"]).astype("float32")[:, np.newaxis]
-    return Examples(x, y, np.ones(len(rows), "float32"), padding)
+    return Examples(x, targets(rows, facts), np.ones(len(rows), "float32"), padding)
 
 
-def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> Any:
+def targets(rows: pd.DataFrame, facts: Facts) -> np.ndarray:
+    """Values as the model learns them: (rows, 1); zeros where there are none."""
+    given = rows["value"].to_numpy(float) if "value" in rows else np.full(len(rows), facts["mean"])
+    return ((given - facts["mean"]) / facts["scale"]).astype("float32")[:, np.newaxis]
+
+
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
     """The standardised value: (batch, 1)."""
-    return dense_head(backbone, 1, None, pooling=pooling, dropout=dropout)
+    return keras.Model(backbone.input, dense_head(backbone, 1, None, pooling=pooling, dropout=dropout))
 
 
-def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
+def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Huber's: squared near the target, absolute beyond a standard deviation, so outliers do not rule."""
     refuse_smoothing(label_smoothing)
     return keras.losses.Huber(delta=1.0)
@@ -86,7 +90,7 @@ def score(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Fa
     return metrics.regression(rows["value"].to_numpy(float), values(outputs, facts))
 
 
-def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """`value` (batch,)."""
     return {"value": tf.cast(values(outputs, facts), tf.float32)}
 
@@ -104,4 +108,5 @@ TASK = Task(
     loss=loss,
     score=score,
     serve=serve,
+    targets=targets,
 )

@@ -186,12 +186,7 @@ def encode(
     y = np.where(at >= 0, flat[place] if len(flat) else 0, 0).astype("int32")
     weight = (at >= 0).astype("float32")
     ids = x["token_ids"]
-    return Examples(x, ids.with_flat_values(y), ids.with_flat_values(weight), paddings(tokenizer))
-
-
-def paddings(tokenizer: Any) -> dict[str, int]:
-    """What fills a shorter row of each input."""
-    return tokenizing.paddings(tokenizer) | {"word": NONE}
+    return Examples(x, ids.with_flat_values(y), ids.with_flat_values(weight), tokenizing.paddings(tokenizer))
 
 
 @functools.lru_cache(maxsize=4)
@@ -252,15 +247,15 @@ def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_
     text = offsets.valid(texts["text"])
     pieces = offsets.pieces(tokenizer, text)
     x = packing.packed(tokenizer, [pieces.ids], {"word": (first_pieces(pieces, offsets.units(text)[0]), NONE)})
-    return packing.dense(windows(x, tokenizer, max_length), paddings(tokenizer))
+    return packing.dense(windows(x, tokenizer, max_length), tokenizing.paddings(tokenizer))
 
 
-def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> Any:
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
     """Logits of the tags for every token: (batch, length, tags)."""
-    return token_head(backbone, len(facts["tags"]), dropout=dropout)
+    return keras.Model(backbone.input, token_head(backbone, len(facts["tags"]), dropout=dropout))
 
 
-def loss(label_smoothing: float = 0.0) -> keras.losses.Loss:
+def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
     """Cross-entropy of the words' first pieces, a mean over words."""
     refuse_smoothing(label_smoothing)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
@@ -311,7 +306,7 @@ def score(outputs: Any, examples: Examples, rows: pd.DataFrame, facts: Facts) ->
     return metrics.tagging(*([metrics.entities(tags) for tags in side] for side in (rows["tags"], found)))
 
 
-def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """The entities of each text side by side, (batch, most entities of a text): `entities_text`, `entities_label`,
     `entities_score` (mean probability of its words' tags), `entities_start` and `entities_end` in characters; shorter
     rows are filled up with "", "", 0, -1 and -1.
@@ -369,6 +364,7 @@ TASK = Task(
     feed=feed,
     windowed=True,
     pooled=False,
+    freeze="none",
     head=head,
     loss=loss,
     score=score,
