@@ -19,6 +19,9 @@ from tfft.progress import work
 
 log = logging.getLogger(__name__)
 
+# What sentence-transformers calls the poolings tfft has.
+SENTENCE_POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
+
 # TF-Text 2.21: two SentencePiece tokenizers of one model share one resource, and the first to be collected destroys it
 # for both ("Resource ... SentencepieceOp does not exist", see also tfft/seeding.py). So none tfft loads is collected.
 _KEPT: list[Any] = []
@@ -126,19 +129,28 @@ def trained_pooling(folder: Path) -> str | None:
         for key, on in config.items()
         if key.startswith("pooling_mode_") and on is True
     ]
-    known = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
-    if len(modes) == 1 and modes[0] in known:
-        return known[modes[0]]
+    if len(modes) == 1 and modes[0] in SENTENCE_POOLINGS:
+        return SENTENCE_POOLINGS[modes[0]]
     log.warning("%s was trained with a pooling tfft does not have (%s)", folder, ", ".join(modes) or "none named")
     return None
 
 
-def keep_pooling(folder: Path, preset: Path) -> None:
-    """Write beside a preset what is known of the pooling that the backbone in another folder was trained with."""
-    source = folder / "1_Pooling" / "config.json"
-    if source.is_file():
-        (preset / "1_Pooling").mkdir()
-        shutil.copyfile(source, preset / "1_Pooling" / "config.json")
+def keep_pooling(folder: Path, preset: Path, pooling: str | None = None) -> None:
+    """Write beside a preset the pooling that its backbone was trained with, for `trained_pooling` to find.
+
+    Args:
+        folder: where the backbone came from.
+        preset: where it is now.
+        pooling: what it was trained with last, if it was; what stands in `folder` remains where it has no name there.
+    """
+    modes = {known: name for name, known in SENTENCE_POOLINGS.items()}
+    source, target = folder / "1_Pooling" / "config.json", preset / "1_Pooling" / "config.json"
+    if pooling in modes or source.is_file():
+        target.parent.mkdir()
+    if pooling in modes:
+        target.write_text(json.dumps({f"pooling_mode_{modes[pooling]}": True}) + "\n", "utf-8")
+    elif source.is_file():
+        shutil.copyfile(source, target)
 
 
 def _tokenizer_options(folder: Path) -> dict[str, Any]:

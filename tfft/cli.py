@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
         return sub
 
-    sub = verb("train", _train, "train on labelled text and write a run folder")
+    sub = verb("train", _train, "train on text and write a run folder")
     sub.add_argument(
         "--config", metavar="FILE", help="settings from a JSON file, such as a run's config.json; flags override"
     )

@@ -56,7 +56,9 @@ def contrast(backbone: keras.Model, labels: np.ndarray, examples: Examples, *, p
 
 
 def by_label(labels: np.ndarray, seed: int) -> Arrange:
-    """Batches in which every text meets one of its own label, where there is one: each row once an epoch.
+    """Batches in which texts come two by two of a label, so that each meets another of its own: each row once an epoch.
+
+    Where labels have odd numbers of rows, the pairs that are left over are of two labels.
 
     Args:
         labels: (rows,).

@@ -129,7 +129,9 @@ def find_columns(frame: pd.DataFrame, task: "Task", given: Mapping[str, str | No
         if name is None:
             lower = {h.lower(): h for h in reversed(have)}
             taken = {*found.values(), *given.values()}
-            name = next((lower[a] for a in (column, *aliases) if a in lower and lower[a] not in taken), None)
+            name = next(
+                (lower[a] for a in map(str.lower, (column, *aliases)) if a in lower and lower[a] not in taken), None
+            )
         if name is None and column not in task.optional:
             raise DataError(
                 f"found no {column} column; the columns are: {', '.join(have)}. "

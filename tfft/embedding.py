@@ -85,7 +85,7 @@ def embed(
     folder = backbones.resolve(backbone)
     model, tokenizer = backbones.load_backbone(folder)
     about = {
-        "backbone": os.fspath(backbone),
+        "backbone": str(Path(backbone).absolute()) if Path(backbone).is_dir() else os.fspath(backbone),
         "weights": digest_all(model),
         "pooling": pooling or backbones.trained_pooling(folder) or "mean",
         "max_length": max_length,

@@ -25,6 +25,7 @@ TEXTS: tuple[str | bytes, ...] = (
     " ",
     "Where is my parcel? It was to come on Monday, and nobody answers the telephone.",
     "GREAT!!! and then: awful, awful, awful.",
+    "A [MASK] day, and a <mask> night.",  # for those who fill masks; a text like others to the rest
     "Crème brûlée, naïve café, Straße, ﬁne",
     "包裹还没有到，请问什么时候能送到？",
     "مرحبا بالعالم، أين طلبي؟",

@@ -45,14 +45,23 @@ def softmax_head(backbone: keras.Model, num_classes: int, *, pooling: str = "blo
 
 
 def dense_head(
-    backbone: keras.Model, units: int, activation: str | None, *, pooling: str = "blocks", dropout: float = 0.0
+    backbone: keras.Model,
+    units: int,
+    activation: str | None,
+    *,
+    pooling: str = "blocks",
+    dropout: float = 0.0,
+    first: str = "glorot_uniform",
 ) -> Any:
-    """A `Dense` of any activation on the pooled backbone: (batch, units). Arguments as in `softmax_head`."""
+    """A `Dense` of any activation, and of any first weights, on the pooled backbone: (batch, units).
+
+    Other arguments as in `softmax_head`.
+    """
     x = pool(backbone, pooling)  # (batch, width)
     if dropout:
         x = keras.layers.Dropout(dropout, name="head_dropout")(x)
     # float32 even under a mixed policy: a softmax in half precision loses the small probabilities
-    return keras.layers.Dense(units, activation=activation, dtype="float32", name=OUTPUT)(x)
+    return keras.layers.Dense(units, activation, kernel_initializer=first, dtype="float32", name=OUTPUT)(x)
 
 
 def token_head(backbone: keras.Model, units: int, *, dropout: float = 0.0) -> Any:

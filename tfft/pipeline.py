@@ -96,7 +96,8 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         with _timed(seconds, "write"):
             run = Run(model, tokenizer, task, facts, as_json(recipe))
             runs.save_run(scratch, run, backbone, as_columns(history))
-            backbones.keep_pooling(folder, scratch / "preset")
+            trained = recipe.pooling if task.warm or backbone.trainable_variables else None
+            backbones.keep_pooling(folder, scratch / "preset", trained)
             draw(scores.get("test", {}), scratch / "confusion.png")
         metrics = {
             **scores,

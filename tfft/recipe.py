@@ -73,7 +73,9 @@ class Recipe:
         f"cleaning steps, in order, with commas: {', '.join(CLEANING)}",
         Rule(lambda v: all(name in CLEANING for name in v), f"some of: {', '.join(CLEANING)}"),
     )
-    backbone: str = _setting("minilm-l6", "short name, preset, folder, hf://... or kaggle://...; see `tfft backbones`")
+    backbone: str = _setting(
+        "minilm-l6", "short name, preset, folder (of a run too), hf://... or kaggle://...; see `tfft backbones`"
+    )
     freeze: str | None = _setting(
         None,
         "all, none, embeddings, a number of blocks, or names and globs of layers with commas; by default all, where a "

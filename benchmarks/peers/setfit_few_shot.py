@@ -32,6 +32,9 @@ def draw(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
 def main() -> None:
     options = common.parser(__doc__)
     options.add_argument("--rows-per-class", type=int, default=8)
+    options.add_argument(
+        "--iterations", type=int, help="pairs of each kind a row, 20 in SetFit's paper; by default all there are"
+    )
     options.add_argument("--max-steps", type=int, default=-1, help="stop after so many; -1: the epoch's end")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
@@ -49,6 +52,7 @@ def main() -> None:
             scratch,
             batch_size=BATCH,
             num_epochs=1,
+            num_iterations=given.iterations,
             max_steps=given.max_steps,
             seed=given.seed,
             save_strategy="no",
@@ -62,7 +66,7 @@ def main() -> None:
     common.report(
         peer="setfit",
         rows=len(texts),
-        steps=math.ceil(len(ContrastiveDataset(texts, labels, multilabel=False)) / BATCH),
+        steps=math.ceil(len(ContrastiveDataset(texts, labels, multilabel=False, num_iterations=given.iterations)) / BATCH),
         taken=trainer.st_trainer.state.global_step,
         setup=loaded - begun,
         train=trained - loaded,

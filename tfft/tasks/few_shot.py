@@ -11,7 +11,9 @@ import keras
 
 from tfft.contrast import contrast
 from tfft.examples import Examples
+from tfft.heads import dense_head
 from tfft.tasks import text_classification as single
+from tfft.tasks.task import Facts
 
 
 def warm(backbone: keras.Model, examples: Examples, **settings: Any) -> None:
@@ -19,4 +21,12 @@ def warm(backbone: keras.Model, examples: Examples, **settings: Any) -> None:
     contrast(backbone, examples.y.argmax(axis=1), examples, **settings)
 
 
-TASK = dataclasses.replace(single.TASK, name="few-shot", warm=warm, freeze="none", targets=None)
+def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
+    """Probabilities of the labels, (batch, labels), by a layer that begins at zero: of random first weights so few rows
+    leave too much (0.65 instead of 0.82 of banking77, 8 rows a label, frozen).
+    """
+    outputs = dense_head(backbone, len(facts["labels"]), "softmax", pooling=pooling, dropout=dropout, first="zeros")
+    return keras.Model(backbone.input, outputs)
+
+
+TASK = dataclasses.replace(single.TASK, name="few-shot", head=head, warm=warm, freeze="none", targets=None)

@@ -1,7 +1,7 @@
 """Masked language model: an encoder reads on in your own text, unlabelled, before it is fine-tuned on labels.
 
 Words are hidden at random, others in every epoch, and the backbone learns to guess them. The run's `preset` folder is
-then the backbone of the next run: `--backbone runs/x/preset`.
+then the backbone of the next run: `--backbone runs/x`.
 """
 
 import functools
@@ -172,6 +172,8 @@ def score(outputs: Ragged, examples: Examples, rows: pd.DataFrame, facts: Facts)
     found, wanted = outputs.values[np.concatenate(where)], hidden.values[np.concatenate(own)]
     asked = wanted >= 0
     found, wanted = found[asked], wanted[asked]
+    if not len(wanted):
+        raise DataError("there is no word to hide in the rows that judge. Expected texts of words")
     return {
         "accuracy": float((found[:, 1] == wanted).mean()),
         "perplexity": float(np.exp(-found[:, 0].mean(dtype=float))),

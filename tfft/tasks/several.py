@@ -97,12 +97,12 @@ def several(targets: str, parts: Sequence[Part]) -> Task:
         return checked, faults
 
     def learn(rows: pd.DataFrame) -> Facts:
-        return {part.name: part.task.learn(part.rows(rows)) for part in parts}
+        return {"targets": {part.name: part.task.learn(part.rows(rows)) for part in parts}}
 
     def places(facts: Facts) -> Iterator[tuple[Part, Facts, slice]]:
         begin = 0
         for part in parts:
-            own = facts[part.name]
+            own = facts["targets"][part.name]
             size = len(own.get("labels", own.get("tags", (0,))))
             yield part, own, slice(begin, begin + size)
             begin += size
@@ -117,7 +117,7 @@ def several(targets: str, parts: Sequence[Part]) -> Task:
     ) -> Examples:
         refuse_class_weight(class_weight)
         x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
-        y = [part.task.targets(part.rows(rows), facts[part.name]) for part in parts if part.task.targets]
+        y = [part.task.targets(part.rows(rows), facts["targets"][part.name]) for part in parts if part.task.targets]
         return Examples(x, np.concatenate(y, axis=1), np.ones(len(rows), "float32"), padding)
 
     def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
@@ -147,10 +147,11 @@ def several(targets: str, parts: Sequence[Part]) -> Task:
         return first | found
 
     def tune(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Facts:
-        return {
+        tuned = {
             part.name: part.task.tune(outputs[:, place], examples, part.rows(rows), own) if part.task.tune else own
             for part, own, place in places(facts)
         }
+        return {"targets": tuned}
 
     def serve(
         outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any

@@ -50,7 +50,7 @@ class Task:
             graph operations.
         redraw: (tokenizer) -> ((x, y, weight, generator) -> (x, y, weight)): what is drawn anew for every batch of
             training, such as the words that are hidden; of dense arrays, `x` with all that `cut` left in it.
-        warm: (backbone, examples, *, freeze, seed) -> None: trains the backbone itself, before it is frozen and the
+        warm: (backbone, examples, *, pooling, seed) -> None: trains the backbone itself, before it is frozen and the
             head learns.
         targets: (rows, facts) -> what `encode` has rows learn, (rows, outputs); given where a head on one vector of a
             text learns it, so that it may be one of several targets.
