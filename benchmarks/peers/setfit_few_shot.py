@@ -1,4 +1,4 @@
-"""SetFit, with its own settings, on a few rows of each class; `draw` says which, so that others can draw the same.
+"""SetFit, with its own settings, on a few rows of each class; `draw.py` says which, so that others can draw the same.
 
 `steps` is how many the pairs of all drawn rows take, `taken` how many were: `--max-steps` may stop it short.
 `total` is `train` and `predict` (scoring left out); `setup` is the imports and loading.
@@ -14,19 +14,11 @@ import tempfile  # noqa: E402
 import common  # noqa: E402
 import numpy as np  # noqa: E402
 from datasets import Dataset  # noqa: E402
+from draw import draw  # noqa: E402
 from setfit import SetFitModel, Trainer, TrainingArguments  # noqa: E402
 from setfit.sampler import ContrastiveDataset  # noqa: E402
 
 BATCH = 16
-
-
-def draw(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices of n rows of each class, the classes in order of their names."""
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for label in sorted(set(labels.tolist())):
-        drawn.append(np.sort(generator.choice(np.flatnonzero(labels == label), n, replace=False)))
-    return np.concatenate(drawn)
 
 
 def main() -> None:
@@ -42,7 +34,7 @@ def main() -> None:
     train_texts, train_labels = common.read(given.data, "train")
     test_texts, test_labels = common.read(given.data, "test")
     names = sorted(set(train_labels))
-    drawn = draw(np.array(train_labels), given.rows_per_class, given.seed).tolist()
+    drawn = draw(train_labels, given.rows_per_class, given.seed)
     texts, labels = [train_texts[i] for i in drawn], [names.index(train_labels[i]) for i in drawn]
     model = SetFitModel.from_pretrained(str(given.model), device="cpu")
     loaded = time.perf_counter()
@@ -66,7 +58,9 @@ def main() -> None:
     common.report(
         peer="setfit",
         rows=len(texts),
-        steps=math.ceil(len(ContrastiveDataset(texts, labels, multilabel=False, num_iterations=given.iterations)) / BATCH),
+        steps=math.ceil(
+            len(ContrastiveDataset(texts, labels, multilabel=False, num_iterations=given.iterations)) / BATCH
+        ),
         taken=trainer.st_trainer.state.global_step,
         setup=loaded - begun,
         train=trained - loaded,
