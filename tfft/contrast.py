@@ -58,7 +58,7 @@ def contrast(backbone: keras.Model, labels: np.ndarray, examples: Examples, *, p
 def by_label(labels: np.ndarray, seed: int) -> Arrange:
     """Batches in which texts come two by two of a label, so that each meets another of its own: each row once an epoch.
 
-    Where labels have odd numbers of rows, the pairs that are left over are of two labels.
+    Of a label with an odd number of rows one is left over, and comes alone.
 
     Args:
         labels: (rows,).
@@ -68,8 +68,8 @@ def by_label(labels: np.ndarray, seed: int) -> Arrange:
     def arrange(padded: np.ndarray, generator: np.random.Generator | None) -> list[tuple[np.ndarray, int]]:
         generator = generator or np.random.default_rng(seed)
         shuffled = generator.permutation(len(labels))
-        shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]  # by label, at random within it
-        pairs = [shuffled[i : i + 2] for i in range(0, len(shuffled), 2)]
+        of_label = [shuffled[labels[shuffled] == label] for label in np.unique(labels)]
+        pairs = [rows[i : i + 2] for rows in of_label for i in range(0, len(rows), 2)]
         order = generator.permutation(len(pairs))
         size = ROWS // 2
         batches = [np.concatenate([pairs[k] for k in order[i : i + size]]) for i in range(0, len(order), size)]

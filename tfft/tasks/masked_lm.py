@@ -79,9 +79,13 @@ def _asked(texts: tf.Tensor, tokenizer: Any, cleaning: Sequence[str]) -> dict[st
     mask = masking.mask_id(tokenizer)
     parts = tf.strings.split(offsets.valid(texts), tokenizer.mask_token)
     flat = offsets.pieces(tokenizer, clean(parts.flat_values, cleaning)).ids
-    joined = tf.concat([flat, tf.fill([flat.nrows(), 1], mask)], axis=1)  # behind every part, also the last
-    ids = tf.RaggedTensor.from_row_splits(joined, parts.row_splits).merge_dims(1, 2)[:, :-1]
-    hidden = ids.with_flat_values(tf.where(ids.flat_values == mask, UNKNOWN, GIVEN))
+    # Behind every part, also the last; what is a mask token only once it is normalised or cleaned is text like other.
+    joined = tf.concat([flat, tf.fill([flat.nrows(), 1], mask)], axis=1)
+    given = flat.with_flat_values(tf.fill(tf.shape(flat.flat_values), GIVEN))
+    marks = tf.concat([given, tf.fill([flat.nrows(), 1], UNKNOWN)], axis=1)
+    ids, hidden = (
+        tf.RaggedTensor.from_row_splits(t, parts.row_splits).merge_dims(1, 2)[:, :-1] for t in (joined, marks)
+    )
     return packing.packed(tokenizer, [ids], {"hidden": (hidden, GIVEN)})
 
 
