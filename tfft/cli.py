@@ -398,6 +398,7 @@ def _embed(options: argparse.Namespace) -> None:
     console.load_tensorflow(options.debug)
     from tfft import caching, embedding
 
+    embedding.refuse_other_kinds(options.out)
     found = embedding.embed(
         options.data,
         options.backbone,

@@ -78,6 +78,7 @@ def embed(
         found.vectors @ found.vectors[0]  # cosines with the first
     """
     frame, task = read(source, encoding), get_task("text-classification")
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     task = dataclasses.replace(task, columns={"text": task.columns["text"]})
     column = data.find_columns(frame, task, columns or {})["text"]
     checked, faults = task.check(pd.DataFrame({"text": frame[column].astype(object)}))
@@ -101,6 +102,8 @@ def _vectors(
     x, padding = tokenizing.encode(tokenizer, texts)
     counts = lengths(x)
     limit = getattr(model, "max_sequence_length", None)
+    if about["max_length"] and limit and about["max_length"] > limit:
+        raise InvalidValueError(f"max_length must be at most {limit} here. Received: {about['max_length']}")
     longest = about["max_length"] or tokenizing.choose_length(counts, limit, quantile=1.0)
     examples = Examples(x, np.zeros(len(counts)), np.ones(len(counts), "float32"), padding)
     examples, longer = tokenizing.truncate_examples(examples, tokenizer, longest)
@@ -130,9 +133,8 @@ def write(vectors: Vectors, path: str | os.PathLike[str]) -> None:
     Raises:
         InvalidValueError: another kind of file, or a column of the source is called "vector".
     """
+    refuse_other_kinds(path)
     target = Path(path)
-    if target.suffix != ".parquet":
-        raise InvalidValueError(f"vectors are written as .parquet. Received: {target}")
     if VECTOR in vectors.rows:
         raise InvalidValueError(f"the source has a column {VECTOR!r} of its own. Rename it")
     table = pyarrow.Table.from_pandas(vectors.rows, preserve_index=False)
@@ -147,6 +149,12 @@ def write(vectors: Vectors, path: str | os.PathLike[str]) -> None:
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def refuse_other_kinds(path: str | os.PathLike[str]) -> None:
+    """Raise if vectors cannot be written to the path for its kind: better before the work than after it."""
+    if Path(path).suffix != ".parquet":
+        raise InvalidValueError(f"vectors are written as .parquet. Received: {os.fspath(path)}")
 
 
 def read_vectors(path: str | os.PathLike[str]) -> Vectors:
@@ -165,7 +173,8 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     except (pyarrow.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{os.fspath(path)} is no file of vectors, as `tfft embed` writes it: {error}") from None
     vectors = np.asarray(flat.flatten()).reshape(len(table), -1)
-    return Vectors(table.drop_columns([VECTOR]).to_pandas(), vectors, about)
+    rows = table.drop_columns([VECTOR]).to_pandas()
+    return Vectors(rows.astype(object).where(rows.notna(), None), vectors, about)
 
 
 def nearest(vectors: Vectors | str | os.PathLike[str], texts: Sequence[str], top: int = 5) -> list[pd.DataFrame]:
@@ -177,7 +186,8 @@ def nearest(vectors: Vectors | str | os.PathLike[str], texts: Sequence[str], top
         top: rows for each, at most.
 
     Returns:
-        For each text its nearest rows, best first: the source's columns, and `cosine` before them.
+        For each text its nearest rows, best first: the source's columns, and `cosine` before them; a column of the
+        source with this name is called `cosine (source)`.
 
     Raises:
         InvalidValueError: the backbone that is found today under the name has other weights.
@@ -185,6 +195,8 @@ def nearest(vectors: Vectors | str | os.PathLike[str], texts: Sequence[str], top
     Example:
         tfft.nearest("vectors.parquet", ["Where is my parcel?"])[0]
     """
+    if not texts:
+        return []
     known = vectors if isinstance(vectors, Vectors) else read_vectors(vectors)
     model, tokenizer = backbones.load_backbone(known.about["backbone"])
     if digest_all(model) != known.about["weights"]:
@@ -197,7 +209,7 @@ def nearest(vectors: Vectors | str | os.PathLike[str], texts: Sequence[str], top
     best = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
     found = []
     for row, numbers in zip(cosines, best, strict=True):
-        rows = known.rows.iloc[numbers].reset_index(drop=True)
-        rows.insert(0, "cosine", row[numbers], allow_duplicates=True)
+        rows = known.rows.iloc[numbers].reset_index(drop=True).rename(columns={"cosine": "cosine (source)"})
+        rows.insert(0, "cosine", row[numbers])
         found.append(rows)
     return found
