@@ -19,7 +19,7 @@ import pytest
 import tfft
 from tests.conftest import FAMILIES
 from tfft import fetching
-from tfft.backbones import load_backbone, on_this_machine, resolve, trained_pooling
+from tfft.backbones import keep_pooling, load_backbone, on_this_machine, resolve, trained_pooling
 from tfft.catalog import CATALOG, DEFAULT
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.fetching import cache_folder
@@ -145,6 +145,12 @@ def test_a_path_may_be_text_or_a_path(tmp_path: Path) -> None:
     folder = _model(tmp_path / "mine")
     assert resolve(folder) == folder
     assert resolve(str(folder)) == folder
+
+
+def test_a_runs_folder_stands_for_its_preset(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", "utf-8")  # of the run: no backbone's
+    preset = _model(tmp_path / "preset")
+    assert resolve(tmp_path) == resolve(str(tmp_path)) == preset
 
 
 def test_own_folders_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,6 +439,27 @@ def test_a_pooling_tfft_does_not_have_is_told(tmp_path: Path, caplog: pytest.Log
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(_modes("lasttoken", "cls_token")), "utf-8")
     assert trained_pooling(tmp_path) is None
     assert caplog.messages == [f"{tmp_path} was trained with a pooling tfft does not have (cls_token, lasttoken)"]
+
+
+@pytest.mark.parametrize(
+    ("known", "trained", "found"),
+    [
+        ("cls_token", None, "cls"),
+        ("cls_token", "mean", "mean"),  # what it was trained with last
+        ("cls_token", "blocks", "cls"),  # which has no name there
+        (None, "max", "max"),
+        (None, "blocks", None),
+        (None, None, None),
+    ],
+)
+def test_a_presets_pooling_is_kept(known: str | None, trained: str | None, found: str | None, tmp_path: Path) -> None:
+    folder, preset = _model(tmp_path / "from"), _model(tmp_path / "to")
+    if known:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(_modes(known)), "utf-8")
+    keep_pooling(folder, preset, trained)
+    assert trained_pooling(preset) == found
+    assert (preset / "1_Pooling").exists() == (found is not None)
 
 
 def test_no_word_about_pooling_is_none(tmp_path: Path) -> None:

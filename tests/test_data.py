@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfft
+from tfft import pipeline
 from tfft.data import duplicates, find_columns, hold_out, load_data, load_rows
-from tfft.errors import DataError, InvalidValueError
+from tfft.errors import DataError, InvalidValueError, NotFoundError
+from tfft.runs import Run
 from tfft.tasks.text_classification import label_name, learn
 
 TASK = dataclasses.replace(
@@ -153,6 +155,58 @@ def test_given_validation_and_test_rows_are_taken_as_they_are() -> None:
     splits = load_data(train, validation, test)
     for name, rows in (("train", train), ("validation", validation), ("test", test)):
         pd.testing.assert_frame_equal(splits[name], rows, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("shares", "counts"),
+    [
+        ({"validation_share": 0}, {"train": 18, "test": 2}),
+        ({"test_share": 0.0}, {"train": 18, "validation": 2}),
+        ({"validation_share": 0, "test_share": 0.5}, {"train": 10, "test": 10}),
+        ({"validation_share": 0, "test_share": 0}, {"train": 20}),
+    ],
+)
+def test_a_share_of_0_holds_nothing_out(shares: dict[str, float], counts: dict[str, int]) -> None:
+    rows = _rows({"a": 10, "b": 10})
+    splits = load_data(rows, **shares)  # type: ignore[arg-type]
+    assert {name: len(split) for name, split in splits.items()} == counts
+    assert sorted(text for texts in _texts(splits).values() for text in texts) == sorted(rows["text"])
+
+
+def test_with_a_share_of_0_given_rows_are_still_taken() -> None:
+    rows, given_rows = _rows({"a": 1, "b": 1}), _rows({"a": 2})
+    splits = load_data(rows, test=given_rows, validation_share=0, test_share=0)
+    assert _texts(splits) == {"train": rows["text"].tolist(), "test": given_rows["text"].tolist()}
+
+
+def test_with_a_share_of_0_a_class_may_be_smaller() -> None:
+    assert load_data(_rows({"a": 2, "b": 2}), validation_share=0)["test"]["label"].tolist() == ["a", "b"]
+    message = (
+        "label 'a' has 1 different row(s); holding out test needs at least 2. "
+        "Add rows, remove the class, or give --validation and --test files"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        load_data(_rows({"a": 1, "b": 2}), validation_share=0)
+
+
+@pytest.mark.parametrize("name", ["validation_share", "test_share"])
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_shares_that_are_none_are_refused(share: float, name: str) -> None:
+    message = "^shares must lie between 0 and 1 and leave rows to train on. Received"
+    with pytest.raises(InvalidValueError, match=message):
+        load_data(_rows({"a": 10, "b": 10}), **{name: share})  # type: ignore[arg-type]
+
+
+def test_validation_rows_that_never_were_are_told_in_words(tmp_path: Path) -> None:
+    _rows({"a": 10, "b": 10}).to_csv(tmp_path / "T.csv", index=False)
+    config = {"data": str(tmp_path / "T.csv"), "out": "x"}
+    run = Run(None, None, tfft.get_task("text-classification"), {}, config)  # type: ignore[arg-type]
+    assert len(pipeline.validation_rows(run)) == 2
+    none = dataclasses.replace(run, config=config | {"validation_share": 0})
+    message = "the run has no validation rows any more (validation_share was 0); name some with --validation"
+    with pytest.raises(NotFoundError, match=f"^{re.escape(message)}$"):
+        pipeline.validation_rows(none)
+    assert len(pipeline.validation_rows(none, tmp_path / "T.csv")) == 20
 
 
 @pytest.mark.parametrize("given_split", ["validation", "test"])

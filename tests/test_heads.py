@@ -8,6 +8,7 @@ import tfft
 from tests.test_graph import BACKBONES
 from tfft import heads
 from tfft.errors import InvalidValueError
+from tfft.seeding import is_seed
 
 IDS = np.array([[2, 5, 6, 3]], "int32")
 PADDED = np.array([[2, 5, 6, 3, 0, 0]], "int32")
@@ -47,6 +48,53 @@ def test_poolings_are_what_their_names_say() -> None:
     np.testing.assert_allclose(pooled("cls"), normal(hidden[0]), atol=1e-4)
     np.testing.assert_allclose(pooled("blocks")[-8:], pooled("mean"), atol=1e-5)
     assert pooled("blocks").shape == (16,)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "pooled"])
+def test_a_vector_is_the_pooled_state_at_unit_length(pooling: str) -> None:
+    backbone = BACKBONES["bert"]()
+    outputs = backbone(inputs_for(backbone, IDS), training=False)
+    states = np.array(outputs["sequence_output"])[0]
+    expected = {
+        "mean": states.mean(0),
+        "cls": states[0],
+        "max": states.max(0),
+        "pooled": np.array(outputs["pooled_output"])[0],
+    }[pooling]
+    model = keras.Model(backbone.input, heads.vector(backbone, pooling))
+    for ids in (IDS, PADDED):
+        found = np.array(model(inputs_for(model, ids), training=False))[0]
+        np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_a_vector_for_each_block_is_refused() -> None:
+    with pytest.raises(
+        InvalidValueError, match="^vectors are compared in one space; pooling 'blocks' has one for each"
+    ):
+        heads.vector(BACKBONES["bert"](), "blocks")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "blocks"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert-2-groups"])
+def test_a_cosine_is_that_of_two_texts_read_one_by_one(family: str, pooling: str) -> None:
+    backbone = BACKBONES[family]()
+    model = keras.Model(*heads.cosine_head(backbone, pooling=pooling, dropout=0.1))
+    pooled = keras.Model(backbone.input, heads.pool(backbone, pooling))
+    others = np.array([[2, 9, 3, 0, 0]], "int32")
+    texts = [inputs_for(pooled, ids) for ids in (IDS, others)]
+    vectors = np.concatenate([np.array(pooled(x, training=False)) for x in texts])
+
+    def cosine(first: int, second: int) -> float:
+        again = {heads.SECOND + name: value for name, value in texts[second].items()}
+        return float(np.array(model({**texts[first], **again}, training=False)).item())
+
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert cosine(0, 1) == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-4)
+    assert cosine(1, 0) == pytest.approx(cosine(0, 1), abs=1e-5)
+    assert cosine(0, 0) == pytest.approx(1, abs=1e-4)
+    shared = {id(variable) for variable in backbone.variables}
+    own = [variable for variable in model.weights if id(variable) not in shared and not is_seed(variable)]
+    assert [tuple(variable.shape) for variable in own] == [(vectors.shape[1],) * 2]  # all else is used twice
 
 
 def test_every_layer_of_a_head_is_named_so() -> None:

@@ -154,6 +154,18 @@ def test_shares_must_leave_rows_to_train_on() -> None:
     Recipe(**NEEDED, validation_share=0.5, test_share=0.4)
 
 
+def test_shares_may_be_0() -> None:
+    recipe = Recipe(**NEEDED, validation_share=0, test_share=0)
+    assert (recipe.validation_share, recipe.test_share) == (0.0, 0.0)
+    assert from_mapping(json.loads(json.dumps(as_json(recipe)))) == recipe
+    Recipe(**NEEDED, validation_share=0, test_share=0.9)
+
+
+@pytest.mark.parametrize("task", [*TASKS, "a=text-regression,b=text-classification*2"])
+def test_every_task_may_be_asked_for(task: str) -> None:
+    assert Recipe(**NEEDED, task=task).task == task
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

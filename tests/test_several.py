@@ -44,6 +44,14 @@ def test_targets_are_named_with_their_tasks_and_weights() -> None:
         ("a=text-regression,b", "Received: 'b'"),
         ("a=text-regression,2b=text-regression", "Received: '2b=text-regression'"),
         ("a=text-regression,b=text-regression*1.2.3", "the weight of a target is a number. Received: '1.2.3'"),
+        ("a=text-regression,b=text-regression*.", "the weight of a target is a number. Received: '.'"),
+        ("a=text-regression,targets=text-regression", "Received: 'targets=text-regression'"),
+        ("a=text-regression,", "Received: ''"),
+        ("a=,b=text-regression", "Received: 'a='"),
+        ("a=text-regression*-1,b=text-regression", "Received: 'a=text-regression*-1'"),
+        ("a=text-regression;b=text-regression", "Received: 'a=text-regression;b=text-regression'"),
+        ("a=text-regression,b=masked-lm", "masked-lm cannot be one of several targets"),
+        ("a=text-regression,b=text-similarity", "text-similarity cannot be one of several targets"),
         ("a=text-regression,b=translation", "no task 'translation'"),
         ("a=text-regression,b=question-answering", "question-answering cannot be one of several targets"),
         ("a=text-regression,b=few-shot", "few-shot cannot be one of several targets"),
@@ -70,6 +78,61 @@ def test_the_loss_is_the_weighted_sum_of_the_parts() -> None:
         for part, f, place in zip(parts, facts["targets"].values(), (slice(3), slice(3, 4), slice(4, 6)), strict=True)
     ]
     assert float(found) == pytest.approx(float(own[0] + 0.5 * own[1] + 2 * own[2]), rel=1e-5)
+
+
+PLACES = {"Topic": slice(3), "stars": slice(3, 4), "kinds": slice(4, 6)}
+
+
+def judged() -> tuple[Any, pd.DataFrame, dict[str, Any], np.ndarray]:
+    """The task, checked rows, facts, and outputs for them."""
+    task = tfft.get_task(SPEC)
+    rows = task.check(pd.DataFrame(ROWS))[0]
+    outputs = np.random.default_rng(1).dirichlet(np.ones(6), len(ROWS)).astype("float32")
+    return task, rows, task.learn(rows), outputs
+
+
+def test_scores_and_thresholds_are_the_parts_own() -> None:
+    task, rows, facts, outputs = judged()
+    tuned = task.tune(outputs, None, rows, facts)
+    assert json.loads(json.dumps(tuned)) == tuned
+    scores = task.score(outputs, None, rows, tuned)
+    assert list(scores)[:3] == list(task.headline) == ["Topic_accuracy", "stars_r2", "kinds_f1_micro"]
+    for name, kind, _ in parse(SPEC):
+        part: Any = tfft.get_task(kind)
+        own = rows[["text", name]].rename(columns={name: part.target})
+        fixed = facts["targets"][name]
+        assert fixed == part.learn(own)
+        if part.tune:
+            fixed = part.tune(outputs[:, PLACES[name]], None, own, fixed)
+        assert tuned["targets"][name] == fixed
+        alone = part.score(outputs[:, PLACES[name]], None, own, fixed)
+        found = {key: value for key, value in scores.items() if key.startswith(f"{name}_")}
+        assert found == {f"{name}_{key}": value for key, value in alone.items()}
+
+
+def test_what_is_learnt_stands_side_by_side(presets: Any) -> None:
+    task, rows, facts, _ = judged()
+    backbone, tokenizer = tfft.load_backbone(presets("bert"))
+    examples = task.encode(rows, tokenizer, facts)
+    topics, kinds = np.eye(3)[[0, 1, 2, 0]], [[1, 0], [0, 0], [1, 1], [0, 1]]
+    stars = (rows["stars"].to_numpy(float) - 2.75) / np.std([3, 1, 5, 2])
+    np.testing.assert_allclose(examples.y, np.column_stack([topics, stars, kinds]), atol=1e-6)
+    model = task.head(backbone, facts, pooling="mean", dropout=0.0)
+    outputs = tfft.predict(model, examples)
+    logits = tfft.predict(keras.Model(model.input, model.get_layer("head_output").output), examples)
+    shares = np.exp(logits[:, PLACES["Topic"]])
+    np.testing.assert_allclose(outputs[:, PLACES["Topic"]], shares / shares.sum(axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(outputs[:, PLACES["stars"]], logits[:, PLACES["stars"]], atol=1e-5)
+    np.testing.assert_allclose(outputs[:, PLACES["kinds"]], 1 / (1 + np.exp(-logits[:, PLACES["kinds"]])), atol=1e-5)
+    with pytest.raises(InvalidValueError, match="^class_weight weighs rows by their one label"):
+        task.encode(rows, tokenizer, facts, class_weight="balanced")
+
+
+def test_a_test_set_without_any_targets_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    test = [{"text": "x", "Topic": None, "stars": None, "kinds": None}]
+    splits = tfft.load_data(pd.DataFrame(ROWS * 5), test=test, task=SPEC, validation_share=0, test_share=0)
+    assert list(splits) == ["train"]
+    assert any("(as public test sets often do): left out" in message for message in caplog.messages)
 
 
 def test_rows_are_named_with_their_target() -> None:

@@ -24,6 +24,7 @@ SCHEME = "have a tag of an unknown scheme (known: O, and B-, I-, E-, S- before a
 NO_SPANS = "have no list of spans ({start, end, label})"
 PAST = "have a span past the end of the text, or an empty one"
 
+TARGETS = "mood=text-classification,stars=text-regression*0.5,kinds=multi-label-classification"
 GOOD: dict[str, Row] = {
     "text-pair-classification": {"first": "the movie", "second": "a film", "label": "same"},
     "multi-label-classification": {"text": "the movie", "labels": ["a"]},
@@ -34,6 +35,10 @@ GOOD: dict[str, Row] = {
         "question": "how",
         "answers": {"text": ["bad"], "answer_start": [10]},
     },
+    "text-similarity": {"first": "the movie", "second": "a film", "value": 4},
+    "few-shot": {"text": "the movie", "label": "good"},
+    "masked-lm": {"text": "the movie"},
+    TARGETS: {"text": "the movie", "mood": "good", "stars": "4", "kinds": "a|b"},
 }
 SPANS: Row = {"text": "in New York, now", "spans": [{"start": 3, "end": 11, "label": "place"}]}
 
@@ -121,6 +126,26 @@ BAD: list[tuple[str, Row, str]] = [
         NO_ANSWERS,
     ),
 ]
+BAD += [
+    ("text-similarity", {"second": " "}, "have an empty second text"),
+    ("text-similarity", {"first": ""}, "have an empty first text"),
+    ("text-similarity", {"first": float("nan")}, "have no first text"),
+    ("text-similarity", {"second": None}, "have no second text"),
+    *(("text-similarity", {"value": value}, "have no value") for value in (float("nan"), None, "")),
+    *(("text-similarity", {"value": value}, NO_NUMBER) for value in ("much", float("-inf"), [1.0])),
+    ("few-shot", {"text": "\n"}, "have an empty text"),
+    ("few-shot", {"text": None}, "have no text"),
+    *(("few-shot", {"label": label}, "have no label") for label in (None, float("nan"), " ")),
+    *(("masked-lm", {"text": text}, "have an empty text") for text in ("", " \t")),
+    *(("masked-lm", {"text": text}, "have no text") for text in (None, float("nan"))),
+    (TARGETS, {"text": " "}, "have an empty text"),
+    (TARGETS, {"text": float("nan")}, "have no text"),
+    (TARGETS, {"mood": None}, "have no label (mood)"),
+    (TARGETS, {"stars": float("nan")}, "have no value (stars)"),
+    (TARGETS, {"stars": "four"}, f"{NO_NUMBER} (stars)"),
+    (TARGETS, {"kinds": None}, f"{NO_LABELS} (kinds)"),
+    (TARGETS, {"kinds": 5}, f"{NO_LABELS} (kinds)"),
+]
 BAD_SPANS: list[tuple[Row, str]] = [
     (spans_of((3, 9, "place")), "have a span that begins or ends inside a word"),
     (spans_of((4, 11, "place")), "have a span that begins or ends inside a word"),
@@ -141,7 +166,7 @@ BAD_SPANS: list[tuple[Row, str]] = [
 ]
 CASES = [(task, GOOD[task], GOOD[task] | row, fault) for task, row, fault in BAD]
 CASES += [("token-classification", SPANS, row, fault) for row, fault in BAD_SPANS]
-IDS = [f"{task}-{number}" for number, (task, *_) in enumerate(CASES)]
+IDS = [f"{task.partition('=')[0]}-{number}" for number, (task, *_) in enumerate(CASES)]
 
 
 def numbered(row: Row, times: int) -> list[Row]:
@@ -333,6 +358,50 @@ def test_lists_of_labels_are_read_alike(given: Any, expected: list[str]) -> None
 )
 def test_values_are_numbers(given: Any, expected: float) -> None:
     assert checked("text-regression", {"text": "x", "value": given})["value"] == expected
+    pair = {"first": "x", "second": b"y", "value": given}
+    assert checked("text-similarity", pair) == {"first": "x", "second": "y", "value": expected}
+    several = {"text": "x", "mood": 1.0, "stars": given, "kinds": "b|a"}
+    assert checked(TARGETS, several)["targets"] == ("1", expected, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["similarity", "relatedness", "score", "label"])
+def test_pairs_of_known_columns_are_found(name: str) -> None:
+    rows = load_rows([{"sentence2": "b", "sentence1": "a", name: 2}], task=tfft.get_task("text-similarity"))
+    assert rows.to_dict("records") == [{"first": "a", "second": "b", "value": 2.0}]
+
+
+def test_what_is_hidden_in_is_the_text() -> None:
+    assert checked("masked-lm", {"review": "the movie", "label": "x"}) == {"text": "the movie", "whole": "the movie"}
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "message"),
+    [
+        (
+            "text-similarity",
+            [GOOD["text-similarity"]] * 3,
+            "all 3 training rows have the value 4. Expected values that",
+        ),
+        ("masked-lm", [GOOD["masked-lm"]], "expected at least 2 training rows. Received: 1"),
+        ("few-shot", [GOOD["few-shot"]] * 3, "all 3 training rows have the label 'good'. Classification needs at"),
+        (TARGETS, [GOOD[TARGETS]] * 3, "all 3 training rows have the label 'good'. Classification needs at"),
+    ],
+    ids=["similarity", "masked-lm", "few-shot", "several"],
+)
+def test_rows_that_teach_nothing_are_refused(task: str, rows: list[Row], message: str) -> None:
+    chosen = tfft.get_task(task)
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        chosen.learn(load_rows(rows, task=chosen))
+
+
+def test_similarity_is_learnt_as_the_way_from_least_to_largest(presets: Any) -> None:
+    task = tfft.get_task("text-similarity")
+    rows = load_rows([GOOD["text-similarity"] | {"value": value} for value in (1, 5, 2)], task=task)
+    facts = task.learn(rows)
+    assert facts == {"mean": 1.0, "scale": 4.0}
+    examples = task.encode(rows, tfft.load_backbone(presets("bert"))[1], facts)
+    assert examples.y.tolist() == [[0.0], [1.0], [0.25]]
+    assert examples.x["second_token_ids"].to_list() != examples.x["token_ids"].to_list()
 
 
 @pytest.mark.parametrize("label", [1, 1.0, "1", " 1 "])

@@ -77,7 +77,7 @@ def load_data(
                 continue
             splits[name] = with_answers(_usable(rows, task, name, bad_rows), task)
     shares = {"validation": validation_share, "test": test_share}
-    missing = {name: share for name, share in shares.items() if name not in splits and share > 0}
+    missing = {name: share for name, share in shares.items() if name not in splits and share != 0}
     if missing:
         by = task.target if task.stratify else None
         splits |= hold_out(splits["train"], missing, inputs=task.apart or task.inputs, by=by, seed=seed)

@@ -93,7 +93,8 @@ def several(targets: str, parts: Sequence[Part]) -> Task:
             faults |= {f"{fault} ({part.name})": where for fault, where in found.items() if " text" not in fault}
         if all(part.name in checked for part in parts):
             together = zip(*(checked[part.name] for part in parts), strict=True)
-            checked[TOGETHER] = pd.Series(list(together), dtype=object)
+            none = np.all([checked[part.name].isna() for part in parts], axis=0)
+            checked[TOGETHER] = pd.Series(list(together), dtype=object).where(~none, None)
         return checked, faults
 
     def learn(rows: pd.DataFrame) -> Facts:
