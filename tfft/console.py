@@ -127,12 +127,14 @@ def log_to_stderr(quiet: bool) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("tfft")
     logger.addHandler(handler)
+    level = logger.level
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         with contextlib.nullcontext() if quiet else show_progress():
             yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
