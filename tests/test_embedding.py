@@ -217,6 +217,12 @@ def test_rows_without_a_text_stop_or_are_dropped(presets: Any, caplog: pytest.Lo
         tfft.embed([{"n": "dull"}], presets("bert"))
 
 
+@pytest.mark.parametrize("top", [0, -1])
+def test_no_rows_to_find_are_refused(top: int, found: Vectors) -> None:
+    with pytest.raises(InvalidValueError, match=f"^top must be 1 or more. Received: {top}$"):
+        tfft.nearest(found, ["dull"], top)
+
+
 def test_columns_of_a_dataframe_may_be_numbers(presets: Any) -> None:
     made = tfft.embed(pd.DataFrame([[0, "dull"], [1, "good"]]), presets("bert"), columns={"text": "1"})
     assert made.vectors.shape == (2, 8)

@@ -78,7 +78,7 @@ def test_a_vector_for_each_block_is_refused() -> None:
 @pytest.mark.parametrize("family", ["bert", "roberta", "albert-2-groups"])
 def test_a_cosine_is_that_of_two_texts_read_one_by_one(family: str, pooling: str) -> None:
     backbone = BACKBONES[family]()
-    model = keras.Model(*heads.cosine_head(backbone, pooling=pooling, dropout=0.1))
+    model = tfft.get_task("text-similarity").head(backbone, {}, pooling=pooling, dropout=0.1)
     pooled = keras.Model(backbone.input, heads.pool(backbone, pooling))
     others = np.array([[2, 9, 3, 0, 0]], "int32")
     texts = [inputs_for(pooled, ids) for ids in (IDS, others)]

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 import tfft
 from tests.conftest import KEPT, build
 from tests.test_offsets import ODD, PARTS
-from tfft import heads, offsets
+from tfft import guessing, heads, offsets
 from tfft.errors import DataError, InvalidValueError
 from tfft.examples import Examples, Ragged, as_arrays, take
-from tfft.heads import BEST, GIVEN, UNKNOWN
+from tfft.guessing import BEST, GIVEN, UNKNOWN
 from tfft.runs import Run
 from tfft.seeding import is_seed, set_seed
 from tfft.tasks import masked_lm
@@ -290,7 +290,7 @@ def test_what_is_for_labels_is_refused(built: dict[str, tuple[Any, Any]]) -> Non
 def test_a_backbone_without_a_token_embedding_is_refused() -> None:
     backbone = SimpleNamespace(name="other")
     with pytest.raises(InvalidValueError, match="^hidden words are guessed by a backbone's token_embedding; other has"):
-        heads.hidden_head(backbone, None)  # type: ignore[arg-type]
+        guessing.hidden_head(backbone, None)  # type: ignore[arg-type]
 
 
 def test_a_run_gets_better_and_is_the_next_runs_backbone(presets: Any, tmp_path: Path) -> None:

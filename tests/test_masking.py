@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.conftest import KEPT, build
 from tfft import masking, tokenizing
 from tfft.errors import InvalidValueError
-from tfft.heads import GIVEN
+from tfft.guessing import GIVEN
 
 START, END, MASK, PAD = 1, 2, 3, 0
 ORDINARY = np.arange(10, 60)

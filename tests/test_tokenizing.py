@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import tfft
 from tests.conftest import FAMILIES
 from tfft import tokenizing
+from tfft.errors import InvalidValueError
 
 
 def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -91,6 +92,15 @@ def test_a_nul_byte_does_not_end_the_text(presets: Any) -> None:
 )
 def test_length_from_the_data(lengths: list[int], limit: int | None, expected: int) -> None:
     assert tokenizing.choose_length(np.array(lengths), limit) == expected
+
+
+def test_a_length_that_is_asked_for_must_be_readable() -> None:
+    assert tokenizing.choose_length(np.array([5]), 32, 9) == 9
+    assert tokenizing.choose_length(np.array([5]), None, 999) == 999
+    with pytest.raises(
+        InvalidValueError, match="^max_length must be at most 32, what the backbone reads. Received: 33$"
+    ):
+        tokenizing.choose_length(np.array([5]), 32, 33)
 
 
 def test_truncated_rows_are_counted_and_every_input_is_cut(presets: Any) -> None:

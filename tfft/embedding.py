@@ -102,9 +102,7 @@ def _vectors(
     x, padding = tokenizing.encode(tokenizer, texts)
     counts = lengths(x)
     limit = getattr(model, "max_sequence_length", None)
-    if about["max_length"] and limit and about["max_length"] > limit:
-        raise InvalidValueError(f"max_length must be at most {limit} here. Received: {about['max_length']}")
-    longest = about["max_length"] or tokenizing.choose_length(counts, limit, quantile=1.0)
+    longest = tokenizing.choose_length(counts, limit, about["max_length"], quantile=1.0)
     examples = Examples(x, np.zeros(len(counts)), np.ones(len(counts), "float32"), padding)
     examples, longer = tokenizing.truncate_examples(examples, tokenizer, longest)
     if longer:
@@ -190,11 +188,13 @@ def nearest(vectors: Vectors | str | os.PathLike[str], texts: Sequence[str], top
         source with this name is called `cosine (source)`.
 
     Raises:
-        InvalidValueError: the backbone that is found today under the name has other weights.
+        InvalidValueError: the backbone that is found today under the name has other weights; top is below 1.
 
     Example:
         tfft.nearest("vectors.parquet", ["Where is my parcel?"])[0]
     """
+    if top < 1:
+        raise InvalidValueError(f"top must be 1 or more. Received: {top}")
     if not texts:
         return []
     known = vectors if isinstance(vectors, Vectors) else read_vectors(vectors)

@@ -6,7 +6,6 @@ Every layer of a head is named `head_...`: `freeze` never touches those.
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from tfft import graph
@@ -186,100 +185,6 @@ class WithoutPadding(keras.layers.Layer):
 def span_head(backbone: keras.Model, *, dropout: float = 0.0) -> Any:
     """Logits of beginning and end for every token, past all others at padding: (batch, length, 2)."""
     return WithoutPadding(name="head_span")(token_head(backbone, 2, dropout=dropout), mask=_padding_mask(backbone))
-
-
-def cosine_head(backbone: keras.Model, *, pooling: str, dropout: float = 0.0) -> tuple[dict[str, Any], Any]:
-    """How alike two texts are that the backbone reads one by one: the cosine of their vectors.
-
-    Both vectors go through one `Dense` that begins as the identity, so that there is something to learn while the
-    backbone is frozen.
-
-    Args:
-        backbone: as `softmax_head` takes it.
-        pooling: as `pool` takes it.
-        dropout: rate on the pooled vectors while training, 0 for none.
-
-    Returns:
-        (inputs: the backbone's own and, named `second_...`, those of the other text; cosines, (batch, 1)).
-    """
-    second = graph.again(backbone, SECOND)
-    vectors = [pool(backbone, pooling), pool(second, pooling, "_second")]
-    if dropout:
-        vectors = [keras.layers.Dropout(dropout, name=f"head_dropout_{i}")(v) for i, v in enumerate(vectors)]
-    project = keras.layers.Dense(
-        vectors[0].shape[-1], use_bias=False, kernel_initializer="identity", dtype="float32", name="head_projection"
-    )
-    outputs = keras.layers.Dot(axes=1, normalize=True, dtype="float32", name=OUTPUT)([project(v) for v in vectors])
-    return backbone.input | second.input, outputs
-
-
-BEST = 5  # pieces named for a hidden one
-GIVEN = -1  # in `hidden`: a token that is not to be guessed
-UNKNOWN = -2  # one that is, and nobody knows what it was
-
-
-@keras.saving.register_keras_serializable(package="tfft")
-class HiddenTokens(keras.layers.Layer):
-    """What the hidden tokens may be: a transform of their states, compared with the backbone's own embeddings.
-
-    Nothing is computed for the other tokens, and of the vocabulary, too wide to be kept for every token, only what is
-    asked for is given.
-
-    Args:
-        embedding: the backbone's, KerasHub's `ReversibleEmbedding` (pieces, width).
-    """
-
-    def __init__(self, embedding: Any, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
-        self.embedding = embedding
-        self.transform = keras.layers.Dense(embedding.output_dim, activation="gelu", name="transform")
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-12, name="norm")
-
-    def build(self, sequence_shape: Any, hidden_shape: Any) -> None:
-        """Make the variables: those of BERT's own head."""
-        self.transform.build((None, sequence_shape[-1]))
-        self.norm.build((None, self.embedding.output_dim))
-        self.bias = self.add_weight(name="bias", shape=(self.embedding.input_dim,), initializer="zeros")
-
-    def compute_output_spec(self, sequence: Any, hidden: Any) -> Any:
-        """Known without a trace of the call."""
-        return keras.KerasTensor((*sequence.shape[:2], 1 + 2 * BEST), "float32")
-
-    def call(self, sequence: Any, hidden: Any, training: bool | None = None) -> Any:
-        """Of (batch, length, width) and (batch, length), the piece that is hidden, `UNKNOWN`, or `GIVEN`.
-
-        Returns:
-            (batch, length, 1 + 2 * BEST), zeros at tokens that are given: the logarithm of the probability of the
-            hidden piece; then, not in training, the likeliest pieces, and the logarithms of theirs.
-        """
-        flat, asked = tf.reshape(sequence, (-1, sequence.shape[-1])), tf.reshape(hidden, (-1,))
-        at = tf.where(asked != GIVEN)  # (hidden, 1)
-        states = self.norm(self.transform(tf.gather_nd(flat, at)))
-        logits = self.embedding(states, reverse=True) + self.bias  # (hidden, pieces)
-        total = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
-        own = tf.gather(logits, tf.maximum(tf.gather_nd(asked, at), 0), batch_dims=1)[:, tf.newaxis] - total
-        if training:
-            found = tf.pad(own, [[0, 0], [0, 2 * BEST]])
-        else:
-            most = min(BEST, self.embedding.input_dim)
-            best, pieces = tf.math.top_k(logits, most)
-            more = [[0, 0], [0, BEST - most]]
-            found = tf.concat([own, tf.pad(tf.cast(pieces, tf.float32), more), tf.pad(best - total, more)], axis=1)
-        outputs = tf.scatter_nd(at, found, (tf.size(asked, tf.int64), 1 + 2 * BEST))
-        return tf.reshape(outputs, (tf.shape(hidden)[0], -1, 1 + 2 * BEST))
-
-
-def hidden_head(backbone: keras.Model, hidden: Any) -> Any:
-    """What hidden tokens may be, as `HiddenTokens` gives it: (batch, length, 1 + 2 * BEST).
-
-    Args:
-        backbone: with tied embeddings, as KerasHub's encoders are.
-        hidden: Keras tensor (batch, length), as `HiddenTokens` takes it.
-    """
-    embedding = getattr(backbone, "token_embedding", None)
-    if embedding is None:
-        raise InvalidValueError(f"hidden words are guessed by a backbone's token_embedding; {backbone.name} has none")
-    return HiddenTokens(embedding, name=OUTPUT)(sequence_output(backbone), hidden)
 
 
 def _mean(sequence: Any, mask: Any, suffix: str = "") -> Any:

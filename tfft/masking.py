@@ -10,7 +10,7 @@ import numpy as np
 
 from tfft import tokenizing
 from tfft.errors import InvalidValueError
-from tfft.heads import GIVEN
+from tfft.guessing import GIVEN
 
 SHARE = 0.15  # of a text's pieces that are hidden (Devlin et al. 2019, arXiv 1810.04805)
 MASKED, RANDOM = 0.8, 0.1  # of those: shares that become the mask, or any piece; the rest stays as it is
@@ -29,8 +29,8 @@ def hide(
         generator: draws.
 
     Returns:
-        (ids with some replaced, what was hidden: its id, `tfft.heads.GIVEN` elsewhere), both (rows, length) int32. Of a
-        row with words at least one is hidden, and otherwise no more than `SHARE` of its pieces.
+        (ids with some replaced, what was hidden: its id, `tfft.guessing.GIVEN` elsewhere), both (rows, length) int32.
+        Of a row with words at least one is hidden, and otherwise no more than `SHARE` of its pieces.
     """
     word = np.where(np.isin(ids, ordinary), np.maximum.accumulate(first, axis=1), -1)
     hidden = np.full(ids.shape, GIVEN, "int32")

@@ -64,8 +64,9 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             facts = task.learn(splits["train"])
             folder = backbones.resolve(recipe.backbone)
             backbone, tokenizer = backbones.load_backbone(folder)
-            recipe = dataclasses.replace(recipe, freeze=recipe.freeze or task.freeze)
-            freeze(backbone, recipe.freeze or "all")
+            policy = recipe.freeze or task.freeze
+            recipe = dataclasses.replace(recipe, freeze=policy)
+            freeze(backbone, policy)
             runs.check_space(recipe.out, backbone)
             recipe = dataclasses.replace(recipe, precision=arithmetic.choose(recipe.precision))
             stack.enter_context(arithmetic.arithmetic(recipe.precision))
@@ -272,8 +273,8 @@ def _encode(splits: data.Splits, task: Task, tokenizer: Any, facts: Facts, recip
 
 def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Examples) -> Recipe:
     limit = getattr(backbone, "max_sequence_length", None)
-    longest = tokenizing.choose_length(lengths(train.x), limit)
-    longest = min(longest, WINDOW) if task.windowed else longest
+    longest = tokenizing.choose_length(lengths(train.x), limit, recipe.max_length)
+    longest = min(longest, WINDOW) if task.windowed and recipe.max_length is None else longest
     if not task.pooled and recipe.pooling is not None:
         raise InvalidValueError(f"{task.name} reads every token and has no pooling. Leave --pooling out")
     if task.warm and recipe.pooling is None:  # the vector that was trained

@@ -1,7 +1,7 @@
 """A run's settings: one frozen dataclass, checked all at once before any weight is loaded, JSON in and out.
 
-Only this file, `pipeline.py` and `cli.py` know the recipe; everything below takes plain keyword arguments. The command
-line's flags are these fields.
+Only this file, `pipeline.py`, `arguments.py` and `cli.py` know the recipe; everything below takes plain keyword
+arguments. The command line's flags are these fields.
 """
 
 import dataclasses

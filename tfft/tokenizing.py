@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfft.cleaning import clean
+from tfft.errors import InvalidValueError
 from tfft.examples import Examples, lengths
 from tfft.progress import track
 
@@ -140,14 +141,24 @@ def _graph(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
     return tf.function(lambda texts: token_ids(tokenizer, texts, cleaning), input_signature=signature, autograph=False)
 
 
-def choose_length(row_lengths: np.ndarray, limit: int | None, quantile: float = 0.99) -> int:
-    """The length to cut texts to: a quantile of the training rows' own lengths, rounded up to a multiple of 8.
+def choose_length(
+    row_lengths: np.ndarray, limit: int | None, wanted: int | None = None, *, quantile: float = 0.99
+) -> int:
+    """The length to cut texts to: a quantile of the rows' own lengths, rounded up to a multiple of 8.
 
     Args:
-        row_lengths: tokens in each training row.
+        row_lengths: tokens in each row.
         limit: positions the backbone has; None when it has no table of positions.
+        wanted: this length, if it was asked for.
         quantile: share of the rows that are kept whole.
+
+    Raises:
+        InvalidValueError: more tokens are wanted than the backbone has positions for.
     """
+    if wanted is not None:
+        if limit is not None and wanted > limit:
+            raise InvalidValueError(f"max_length must be at most {limit}, what the backbone reads. Received: {wanted}")
+        return wanted
     wanted = int(-(-np.quantile(row_lengths, quantile) // 8) * 8)
     return min(wanted, 512 if limit is None else limit)
 

@@ -22,8 +22,9 @@ def warm(backbone: keras.Model, examples: Examples, **settings: Any) -> None:
 
 
 def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
-    """Probabilities of the labels, (batch, labels), by a layer that begins at zero: of random first weights so few rows
-    leave too much (0.65 instead of 0.82 of banking77, 8 rows a label, frozen).
+    """Probabilities of the labels, (batch, labels), by a layer that begins at zero.
+
+    Steps on so few rows are few, and would leave much of random first weights.
     """
     outputs = dense_head(backbone, len(facts["labels"]), "softmax", pooling=pooling, dropout=dropout, first="zeros")
     return keras.Model(backbone.input, outputs)

@@ -18,7 +18,7 @@ from tfft.batching import Redraw
 from tfft.cleaning import clean
 from tfft.errors import DataError
 from tfft.examples import Examples, Ragged, as_arrays
-from tfft.heads import BEST, GIVEN, UNKNOWN, hidden_head
+from tfft.guessing import BEST, GIVEN, UNKNOWN, hidden_head
 from tfft.tasks import text_classification as single
 from tfft.tasks import token_classification as tagging
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight, refuse_smoothing
@@ -145,7 +145,7 @@ def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_
 
 
 def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
-    """What hidden tokens may be, as `tfft.heads.HiddenTokens` gives it; takes one input more, `hidden`."""
+    """What hidden tokens may be, as `tfft.guessing.HiddenTokens` gives it; takes one input more, `hidden`."""
     hidden = keras.Input((None,), dtype="int32", name="hidden")
     return keras.Model(backbone.input | {"hidden": hidden}, hidden_head(backbone, hidden))
 

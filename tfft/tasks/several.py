@@ -6,6 +6,7 @@ added.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -83,102 +84,129 @@ def several(targets: str, parts: Sequence[Part]) -> Task:
             raise InvalidValueError(
                 f"{part.task.name} cannot be one of several targets, for it is not learnt from one vector of a text"
             )
-
-    def check(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        checked, faults = single.check(rows[["text"]])
-        for part in parts:
-            own, found = part.task.check(part.rows(rows))
-            if part.task.target in own:
-                checked[part.name] = own[part.task.target]
-            faults |= {f"{fault} ({part.name})": where for fault, where in found.items() if " text" not in fault}
-        if all(part.name in checked for part in parts):
-            together = zip(*(checked[part.name] for part in parts), strict=True)
-            none = np.all([checked[part.name].isna() for part in parts], axis=0)
-            checked[TOGETHER] = pd.Series(list(together), dtype=object).where(~none, None)
-        return checked, faults
-
-    def learn(rows: pd.DataFrame) -> Facts:
-        return {"targets": {part.name: part.task.learn(part.rows(rows)) for part in parts}}
-
-    def places(facts: Facts) -> Iterator[tuple[Part, Facts, slice]]:
-        begin = 0
-        for part in parts:
-            own = facts["targets"][part.name]
-            size = len(own.get("labels", own.get("tags", (0,))))
-            yield part, own, slice(begin, begin + size)
-            begin += size
-
-    def encode(
-        rows: pd.DataFrame,
-        tokenizer: Any,
-        facts: Facts,
-        *,
-        cleaning: Sequence[str] = (),
-        class_weight: str | Mapping[str, float] | None = None,
-    ) -> Examples:
-        refuse_class_weight(class_weight)
-        x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
-        y = [part.task.targets(part.rows(rows), facts["targets"][part.name]) for part in parts if part.task.targets]
-        return Examples(x, np.concatenate(y, axis=1), np.ones(len(rows), "float32"), padding)
-
-    def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
-        own = [(place, part.task.head(backbone, f, pooling=pooling, dropout=0.0)) for part, f, place in places(facts)]
-        logits = dense_head(backbone, own[-1][0].stop, None, pooling=pooling, dropout=dropout)
-        shares = [
-            keras.layers.Activation(model.get_layer(OUTPUT).activation, dtype="float32", name=f"head_share_{number}")(
-                logits[:, place]
-            )
-            for number, (place, model) in enumerate(own)
-        ]
-        return keras.Model(backbone.input, ops.concatenate(shares, axis=1))
-
-    def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
-        each = [
-            (part.task.loss(f, label_smoothing if "labels" in f or "tags" in f else 0.0), place, part.weight)
-            for part, f, place in places(facts)
-        ]
-        return Sum(each)
-
-    def score(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Scores:
-        found: Scores = {}
-        for part, own, place in places(facts):
-            scores = part.task.score(outputs[:, place], examples, part.rows(rows), own)
-            found |= {f"{part.name}_{name}": value for name, value in scores.items()}
-        first = {name: found[name] for name in headline}
-        return first | found
-
-    def tune(outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Facts:
-        tuned = {
-            part.name: part.task.tune(outputs[:, place], examples, part.rows(rows), own) if part.task.tune else own
-            for part, own, place in places(facts)
-        }
-        return {"targets": tuned}
-
-    def serve(
-        outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any
-    ) -> dict[str, tf.Tensor]:
-        return {
-            f"{part.name}_{name}": value
-            for part, own, place in places(facts)
-            for name, value in part.task.serve(outputs[:, place], x, texts, own, tokenizer).items()
-        }
-
-    headline = [f"{part.name}_{part.task.headline[0]}" for part in parts]
     return Task(
         name=targets,
         columns={"text": single.TEXT, **{part.name: () for part in parts}},
         inputs=("text",),
         target=TOGETHER,
-        headline=headline,
-        check=check,
-        learn=learn,
-        encode=encode,
-        head=head,
-        loss=loss,
-        score=score,
-        serve=serve,
-        tune=tune,
+        headline=headline(parts),
+        check=functools.partial(check, parts),
+        learn=functools.partial(learn, parts),
+        encode=functools.partial(encode, parts),
+        head=functools.partial(head, parts),
+        loss=functools.partial(loss, parts),
+        score=functools.partial(score, parts),
+        serve=functools.partial(serve, parts),
+        tune=functools.partial(tune, parts),
     )
+
+
+def headline(parts: Sequence[Part]) -> list[str]:
+    """The first score of each target."""
+    return [f"{part.name}_{part.task.headline[0]}" for part in parts]
+
+
+def check(parts: Sequence[Part], rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Texts as strings, targets as their tasks have them; what is wrong, with the target it is wrong in.
+
+    In `targets` stand all of a row; None where it has none at all.
+    """
+    checked, faults = single.check(rows[["text"]])
+    for part in parts:
+        own, found = part.task.check(part.rows(rows))
+        if part.task.target in own:
+            checked[part.name] = own[part.task.target]
+        faults |= {f"{fault} ({part.name})": where for fault, where in found.items() if " text" not in fault}
+    if all(part.name in checked for part in parts):
+        together = zip(*(checked[part.name] for part in parts), strict=True)
+        none = np.all([checked[part.name].isna() for part in parts], axis=0)
+        checked[TOGETHER] = pd.Series(list(together), dtype=object).where(~none, None)
+    return checked, faults
+
+
+def learn(parts: Sequence[Part], rows: pd.DataFrame) -> Facts:
+    """What the rows fix of each target, by its name."""
+    return {"targets": {part.name: part.task.learn(part.rows(rows)) for part in parts}}
+
+
+def places(parts: Sequence[Part], facts: Facts) -> Iterator[tuple[Part, Facts, slice]]:
+    """Each part, what was learnt of it, and which of the outputs are its own."""
+    begin = 0
+    for part in parts:
+        own = facts["targets"][part.name]
+        size = len(own.get("labels", own.get("tags", (0,))))
+        yield part, own, slice(begin, begin + size)
+        begin += size
+
+
+def encode(
+    parts: Sequence[Part],
+    rows: pd.DataFrame,
+    tokenizer: Any,
+    facts: Facts,
+    *,
+    cleaning: Sequence[str] = (),
+    class_weight: str | Mapping[str, float] | None = None,
+) -> Examples:
+    """Texts to token ids; targets side by side: (rows, outputs)."""
+    refuse_class_weight(class_weight)
+    x, padding = tokenizing.encode(tokenizer, rows["text"].tolist(), cleaning)
+    y = [part.task.targets(part.rows(rows), facts["targets"][part.name]) for part in parts if part.task.targets]
+    return Examples(x, np.concatenate(y, axis=1), np.ones(len(rows), "float32"), padding)
+
+
+def head(parts: Sequence[Part], backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
+    """What each target's own head would give, side by side, (batch, outputs): one layer, then each one's activation."""
+    own = [
+        (place, part.task.head(backbone, f, pooling=pooling, dropout=0.0)) for part, f, place in places(parts, facts)
+    ]
+    logits = dense_head(backbone, own[-1][0].stop, None, pooling=pooling, dropout=dropout)
+    shares = [
+        keras.layers.Activation(model.get_layer(OUTPUT).activation, dtype="float32", name=f"head_share_{number}")(
+            logits[:, place]
+        )
+        for number, (place, model) in enumerate(own)
+    ]
+    return keras.Model(backbone.input, ops.concatenate(shares, axis=1))
+
+
+def loss(parts: Sequence[Part], facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
+    """See `Sum`."""
+    each = [
+        (part.task.loss(f, label_smoothing if "labels" in f or "tags" in f else 0.0), place, part.weight)
+        for part, f, place in places(parts, facts)
+    ]
+    return Sum(each)
+
+
+def score(parts: Sequence[Part], outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Scores:
+    """The scores of each target, with its name before them; the first of each come first."""
+    found: Scores = {}
+    for part, own, place in places(parts, facts):
+        scores = part.task.score(outputs[:, place], examples, part.rows(rows), own)
+        found |= {f"{part.name}_{name}": value for name, value in scores.items()}
+    first = {name: found[name] for name in headline(parts)}
+    return first | found
+
+
+def tune(parts: Sequence[Part], outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Facts:
+    """What the validation rows fix of each target."""
+    tuned = {
+        part.name: part.task.tune(outputs[:, place], examples, part.rows(rows), own) if part.task.tune else own
+        for part, own, place in places(parts, facts)
+    }
+    return {"targets": tuned}
+
+
+def serve(
+    parts: Sequence[Part], outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any
+) -> dict[str, tf.Tensor]:
+    """What each target's task serves, with its name before it."""
+    return {
+        f"{part.name}_{name}": value
+        for part, own, place in places(parts, facts)
+        for name, value in part.task.serve(outputs[:, place], x, texts, own, tokenizer).items()
+    }
 
 
 class Sum(keras.losses.Loss):

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tfft import tokenizing
+from tfft import graph, tokenizing
 from tfft.errors import DataError
 from tfft.examples import Examples
-from tfft.heads import SECOND, cosine_head
+from tfft.heads import OUTPUT, SECOND, pool
 from tfft.tasks import text_pair_classification as pair
 from tfft.tasks import text_regression as number
 from tfft.tasks.task import Facts, Task, refuse_class_weight, refuse_smoothing
@@ -68,8 +68,20 @@ def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_
 
 
 def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -> keras.Model:
-    """The cosine of the two texts' vectors: (batch, 1)."""
-    return keras.Model(*cosine_head(backbone, pooling=pooling, dropout=dropout))
+    """The cosine of the two texts' vectors: (batch, 1). Takes the backbone's inputs twice, named `second_...` again.
+
+    Both vectors go through one `Dense` that begins as the identity, so that there is something to learn while the
+    backbone is frozen.
+    """
+    second = graph.again(backbone, SECOND)
+    vectors = [pool(backbone, pooling), pool(second, pooling, "_second")]
+    if dropout:
+        vectors = [keras.layers.Dropout(dropout, name=f"head_dropout_{i}")(v) for i, v in enumerate(vectors)]
+    project = keras.layers.Dense(
+        vectors[0].shape[-1], use_bias=False, kernel_initializer="identity", dtype="float32", name="head_projection"
+    )
+    outputs = keras.layers.Dot(axes=1, normalize=True, dtype="float32", name=OUTPUT)([project(v) for v in vectors])
+    return keras.Model(backbone.input | second.input, outputs)
 
 
 def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
