@@ -115,3 +115,14 @@ def test_one_that_gave_up_is_not_run() -> None:
 
     asyncio.run(main())
     assert model.calls == [[b"a"]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_asks_again_at_once_is_answered(workers: int) -> None:
+    async def main() -> list[Any]:
+        with ThreadPoolExecutor(2) as threads:
+            joiner = Joiner(Model(), threads, max_rows=8, max_waiting=100, workers=workers)
+            async with asyncio.timeout(5):  # not wait_for, which lets others run in between
+                return [await joiner.ask(texts(word), "serving_default") for word in "abcde"]
+
+    assert [list(one["answer"]) for one in asyncio.run(main())] == [[b"a"], [b"b"], [b"c"], [b"d"], [b"e"]]

@@ -62,6 +62,7 @@ class Joiner:
         self.run, self.threads, self.max_rows, self.max_waiting = run, threads, max_rows, max_waiting
         self.workers, self.ran = workers, ran
         self.queue: collections.deque[_Waiting] = collections.deque()
+        self.working = 0  # not len(tasks): a task that is done leaves them later, when others may have asked already
         self.tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -80,7 +81,8 @@ class Joiner:
         if self.queue and self.waiting + item.rows > self.max_waiting:
             raise FullError(f"{self.waiting} rows wait already, {self.max_waiting} may")
         self.queue.append(item)
-        if len(self.tasks) < self.workers:
+        if self.working < self.workers:
+            self.working += 1
             task = asyncio.create_task(self._work())
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
@@ -91,17 +93,20 @@ class Joiner:
                 self.queue.remove(item)
 
     async def _work(self) -> None:
-        while self.queue:
-            items = self._next()
-            self.ran(sum(item.rows for item in items))
-            answers = await asyncio.get_running_loop().run_in_executor(self.threads, self._answers, items)
-            for item, answer in zip(items, answers, strict=True):
-                if item.answer.done():  # given up meanwhile
-                    continue
-                if isinstance(answer, Exception):
-                    item.answer.set_exception(answer)
-                else:
-                    item.answer.set_result(answer)
+        try:
+            while self.queue:
+                items = self._next()
+                self.ran(sum(item.rows for item in items))
+                answers = await asyncio.get_running_loop().run_in_executor(self.threads, self._answers, items)
+                for item, answer in zip(items, answers, strict=True):
+                    if item.answer.done():  # given up meanwhile
+                        continue
+                    if isinstance(answer, Exception):
+                        item.answer.set_exception(answer)
+                    else:
+                        item.answer.set_result(answer)
+        finally:
+            self.working -= 1
 
     def _next(self) -> list[_Waiting]:
         """The first in the queue, and those behind it that fit."""
