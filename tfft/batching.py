@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
-from tfft.examples import Examples, Ragged, as_arrays, lengths, release, take
+from tfft.examples import Examples, Ragged, as_arrays, lengths, own_lengths, release, take
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ BUCKETS = 32
 INFERENCE_TOKENS = 4096
 INFERENCE_ROWS = 512
 TRAINING_TOKENS = 16384  # where rows are long a batch has fewer of them, or memory grows with the longest text
+SPREAD = 3  # targets of so many different lengths are mixed within a batch
 GROUP = 32  # batches of vectors made by one call of Python, which costs more than their training step
 RELEASE_BYTES = 2**26  # bytes read from a file before its pages are given back
 
@@ -56,7 +57,11 @@ def bucket_lengths(row_lengths: np.ndarray) -> np.ndarray:
 
 
 def plan(
-    padded: np.ndarray, batch_size: int, max_tokens: int, generator: np.random.Generator | None = None
+    padded: np.ndarray,
+    batch_size: int,
+    max_tokens: int,
+    generator: np.random.Generator | None = None,
+    own: np.ndarray | None = None,
 ) -> list[tuple[np.ndarray, int]]:
     """The batches of one epoch: (row numbers, length to pad to).
 
@@ -65,10 +70,13 @@ def plan(
         batch_size: rows in a batch, at most.
         max_tokens: rows times length of a batch, at most; one row is always allowed.
         generator: shuffles rows of one length and the batches; without it batches come in order of length.
+        own: other lengths of the rows, such as their targets', (rows,); rows of one length are shuffled among those of
+            about the same of these.
     """
     order = np.argsort(padded, kind="stable")
     if generator is not None:
-        order = np.lexsort((generator.random(len(padded)), padded))
+        drawn = generator.random(len(padded))
+        order = np.lexsort((drawn if own is None else own + SPREAD * drawn, padded))
     batches, begin, ordered = [], 0, padded[order]
     while begin < len(order):
         ends = ordered[begin : begin + batch_size] * np.arange(1, len(ordered[begin : begin + batch_size]) + 1)
@@ -110,7 +118,7 @@ def batches(
         >>> [x["token_ids"].shape for x, y, weight in tfft.batches(rows, ["token_ids"], 2)]
         [TensorShape([2, 3])]
     """
-    counts = lengths(examples.x)
+    counts, own = lengths(examples.x), own_lengths(examples.x)
     padded = counts if seed is None else bucket_lengths(counts)
     x = {name: as_arrays(value) for name, value in examples.x.items() if name in inputs or redraw is not None}
     y, weight = as_arrays(examples.y), as_arrays(examples.weight)
@@ -119,7 +127,7 @@ def batches(
     group = 1 if counts.any() or arrange is not None else GROUP
 
     def planned(generator: np.random.Generator | None, rows: int) -> list[tuple[np.ndarray, int]]:
-        return plan(padded, rows, max_tokens, generator) if arrange is None else arrange(padded, generator)
+        return plan(padded, rows, max_tokens, generator, own) if arrange is None else arrange(padded, generator)
 
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
         generator = None if seed is None else np.random.default_rng((seed, next(epochs)))

@@ -15,12 +15,15 @@ class Ragged(NamedTuple):
         starts: (rows,), where each begins.
         lengths: (rows,).
         axis: which axis of a batch is as long as its rows.
+        own: whether its lengths are its own, as a translation's are, and not those of the rows' tokens; a batch is then
+            padded to the longest of its own.
     """
 
     values: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     axis: int = 1
+    own: bool = False
 
 
 class Shared(NamedTuple):
@@ -63,10 +66,16 @@ def as_arrays(value: Any) -> Any:
 def lengths(x: dict[str, Any]) -> np.ndarray:
     """Tokens in each row: the longest of its ragged inputs, (rows,); zeros where nothing is ragged."""
     values = [as_arrays(value) for value in x.values()]
-    ragged = [value.lengths for value in values if isinstance(value, Ragged)]
+    ragged = [value.lengths for value in values if isinstance(value, Ragged) and not value.own]
     if ragged:
         return np.max(ragged, axis=0)
     return np.zeros(next(len(value) for value in values if isinstance(value, np.ndarray)), int)
+
+
+def own_lengths(x: dict[str, Any]) -> np.ndarray | None:
+    """The lengths of inputs that have their own, the longest in each row, (rows,); None where none has."""
+    own = [value.lengths for value in x.values() if isinstance(value, Ragged) and value.own]
+    return np.max(own, axis=0) if own else None
 
 
 def count(examples: Examples) -> int:
@@ -76,13 +85,17 @@ def count(examples: Examples) -> int:
 
 
 def take(value: Any, rows: np.ndarray, length: int, padding: float = 0) -> np.ndarray:
-    """Some rows of one input as a dense array: (batch, length, ...) if it is ragged, else (batch, ...)."""
+    """Some rows of one input as a dense array: (batch, length, ...) if it is ragged, else (batch, ...).
+
+    Where its lengths are its own, it is as long as the longest of the rows.
+    """
     if isinstance(value, Shared):
         cut = value.value
         for axis in value.length_axes:
             cut = cut.take(range(length), axis)
         return np.broadcast_to(cut, (len(rows), *cut.shape))
     if isinstance(value, Ragged):
+        length = int(value.lengths[rows].max(initial=0)) if value.own else length
         offsets = np.arange(length)
         inside = offsets < value.lengths[rows, np.newaxis]  # (batch, length)
         out = np.full((len(rows), length, *value.values.shape[1:]), padding, value.values.dtype)

@@ -93,7 +93,7 @@ def pool(backbone: keras.Model, pooling: str, suffix: str = "") -> Any:
         tensors = graph.block_outputs(backbone)
         if not tensors:
             raise InvalidValueError("pooling 'blocks' needs a backbone of numbered blocks; this model has none")
-        mask = _padding_mask(backbone)
+        mask = padding_mask(backbone)
         parts = [_mean(x, mask, f"_{i}{suffix}") for i, x in enumerate(tensors)]
         every = _normalise(ops.stack(parts, axis=1), suffix)  # (batch, blocks, width)
         return keras.layers.Flatten(name=f"head_flatten{suffix}")(every)
@@ -121,10 +121,10 @@ def _pooled(backbone: keras.Model, pooling: str, suffix: str = "") -> Any:
         raise InvalidValueError(f"unknown pooling {pooling!r}. Expected one of: {', '.join(POOLINGS)}")
     sequence = sequence_output(backbone)  # (batch, length, width)
     if pooling == "mean":
-        return _mean(sequence, _padding_mask(backbone), suffix)
+        return _mean(sequence, padding_mask(backbone), suffix)
     if pooling == "cls":
         return sequence[:, 0, :]
-    low = ops.expand_dims(1.0 - ops.cast(_padding_mask(backbone), sequence.dtype), -1) * 1e4  # padding never wins
+    low = ops.expand_dims(1.0 - ops.cast(padding_mask(backbone), sequence.dtype), -1) * 1e4  # padding never wins
     return ops.max(sequence - low, axis=1)
 
 
@@ -141,7 +141,8 @@ def sequence_output(backbone: keras.Model) -> Any:
     return output
 
 
-def _padding_mask(backbone: keras.Model) -> Any:
+def padding_mask(backbone: keras.Model) -> Any:
+    """Where the backbone's tokens are: (batch, length), 1 at a token."""
     given = backbone.input if isinstance(backbone.input, dict) else {}
     inputs = {name.removeprefix(SECOND): tensor for name, tensor in given.items()}
     if "padding_mask" in inputs:
@@ -184,7 +185,7 @@ class WithoutPadding(keras.layers.Layer):
 
 def span_head(backbone: keras.Model, *, dropout: float = 0.0) -> Any:
     """Logits of beginning and end for every token, past all others at padding: (batch, length, 2)."""
-    return WithoutPadding(name="head_span")(token_head(backbone, 2, dropout=dropout), mask=_padding_mask(backbone))
+    return WithoutPadding(name="head_span")(token_head(backbone, 2, dropout=dropout), mask=padding_mask(backbone))
 
 
 def _mean(sequence: Any, mask: Any, suffix: str = "") -> Any:

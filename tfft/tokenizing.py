@@ -38,6 +38,14 @@ def _first_id(tokenizer: Any, *names: str) -> int | None:
     return next((int(v) for v in (getattr(tokenizer, name, None) for name in names) if v is not None), None)
 
 
+def unknown_id(tokenizer: Any) -> int | None:
+    """The id of what the vocabulary lacks; None where it spells everything in bytes."""
+    if hasattr(tokenizer, "merges"):
+        return None
+    known = getattr(tokenizer, "oov_token", None)  # of word pieces; SentencePiece answers so to whatever is no piece
+    return int(tokenizer.token_to_id("\ue000\ue001" if known is None else known))
+
+
 def token_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str] = ()) -> tf.RaggedTensor:
     """Token ids of whole texts, between the tokenizer's start and end token: (batch, None) int32.
 
@@ -108,7 +116,9 @@ def paddings(tokenizer: Any) -> dict[str, int]:
     return fill | dict.fromkeys(NOWHERE, -1)
 
 
-def padded_text(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+def padded_text(
+    texts: Mapping[str, Any], tokenizer: Any, facts: Mapping[str, Any], cleaning: Sequence[str], max_length: int
+) -> dict[str, Any]:
     """The dense inputs of a model that reads one text a row."""
     (text,) = texts.values()
     return padded_inputs(*padded_ids(tokenizer, text, cleaning, max_length))

@@ -1,0 +1,260 @@
+"""Writing a text one piece at a time: greedy, beam search, sampling. In graph operations; an export runs them, too.
+
+Knows no model: a step function gives the logits of what may come next.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfft.errors import InvalidValueError
+
+NEVER = -1e9
+
+# (pieces written last (batch, beams), how many were written before, state) -> (logits (batch, beams, pieces), state)
+Step = Callable[[tf.Tensor, tf.Tensor, Any], tuple[tf.Tensor, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How a text is written.
+
+    Attributes:
+        beams: texts that are written side by side, of which the best is answered; 1 is greedy.
+        length_penalty: the logarithm of a text's probability is divided by ((5 + length) / 6) ** length_penalty (Wu et
+            al. 2016, arXiv 1609.08144): 0 prefers short texts.
+        temperature: above 0 draws by probability, of logits divided by it; 0 takes the likeliest.
+        top_k: draws among so many of the likeliest; 0 among all.
+        top_p: draws among the likeliest that together have this probability.
+        repetition_penalty: the logarithm of the probability of a piece that was written is multiplied by it.
+        no_repeat: no so many pieces are written twice in the same order; 0 for no such rule.
+        min_length: pieces before the end, at least.
+        max_length: pieces, the end among them, at most; 0 for as many as the decoder learnt.
+        seed: of drawing. It is the same for every row, so an answer does not depend on what else is asked.
+
+    Example:
+        >>> from tfft.decoding import Decoding
+        >>> Decoding(beams=4, length_penalty=0.6).beams
+        4
+    """
+
+    beams: int = 4
+    length_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat: int = 0
+    min_length: int = 0
+    max_length: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = {f.name for f in dataclasses.fields(self) if f.type is int}
+        faults = []
+        for name, value in dataclasses.asdict(self).items():
+            kinds = int if name in whole else (int, float)
+            least = {"beams": 1, "top_p": 1e-6, "repetition_penalty": 1e-6}.get(name, 0)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < float("inf"):
+                what = f"a whole number of at least {least}" if name in whole else f"a number of at least {least}"
+                faults.append(f"{name} must be {what}. Received: {value!r}")
+        if faults:
+            raise InvalidValueError("decoding: " + "; ".join(faults))
+        if self.temperature and self.beams > 1:
+            raise InvalidValueError(
+                f"decoding: temperature {self.temperature} draws one text and beams={self.beams} search for the "
+                "likeliest; use beams=1 or temperature=0"
+            )
+        if self.top_p > 1:
+            raise InvalidValueError(f"decoding: top_p is a probability, at most 1. Received: {self.top_p}")
+        if self.max_length and self.min_length >= self.max_length:
+            raise InvalidValueError(
+                f"decoding: min_length={self.min_length} leaves no room within max_length={self.max_length}"
+            )
+
+
+def from_pairs(pairs: Mapping[str, Any], start: Decoding | None = None) -> Decoding:
+    """Settings by name, as the command line gives them: numbers, or strings of numbers.
+
+    Args:
+        pairs: such as {"beams": "4"}.
+        start: what the others are.
+
+    Raises:
+        InvalidValueError: an unknown name, or no number.
+    """
+    start, kinds = start or Decoding(), {f.name: f.type for f in dataclasses.fields(Decoding)}
+    values: dict[str, Any] = {}
+    for name, value in pairs.items():
+        if name not in kinds:
+            raise InvalidValueError(f"decoding has no setting {name!r}. Expected some of: {', '.join(kinds)}")
+        try:
+            values[name] = (int if kinds[name] is int else float)(value) if isinstance(value, str) else value
+        except ValueError:
+            raise InvalidValueError(f"decoding: {name} must be a number. Received: {value!r}") from None
+    if float(values.get("temperature", 0)) > 0 and "beams" not in values:
+        values["beams"] = 1  # who asks for drawing has not to know that it is of one text
+    return dataclasses.replace(start, **values)
+
+
+class _Texts(NamedTuple):
+    ids: tf.Tensor  # (batch, beams, written)
+    scores: (
+        tf.Tensor
+    )  # (batch, beams), logarithms of probabilities; of finished ones, divided by their length's penalty
+
+
+def decode(
+    step: Step, state: Any, batch: Any, decoding: Decoding, *, longest: int, start: int, end: int, pad: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Write a text for each row.
+
+    Rows do not depend on each other. Of candidates that end, those among the `beams` likeliest are finished; a row is
+    done once it has as many finished texts as beams.
+
+    Args:
+        step: gives logits.
+        state: nested tensors (batch, beams, ...) that `step` takes and gives; an axis of none grows.
+        batch: rows.
+        decoding: settings.
+        longest: pieces that can be written, the end among them.
+        start: what was written last when nothing is.
+        end: the piece that ends a text.
+        pad: fills up shorter texts.
+
+    Returns:
+        ids (batch, longest) int32, without the end; and for each the mean over its pieces, the end among them, of the
+        logarithms of their probabilities, (batch,).
+    """
+    limit = min(decoding.max_length or longest, longest)
+    beams = decoding.beams
+    first = tf.where(tf.range(beams) == 0, 0.0, NEVER)  # all beams begin alike; only one of them counts
+    live = _Texts(tf.zeros((batch, beams, 0), tf.int32), tf.tile(first[tf.newaxis], (batch, 1)))
+    nothing = tf.fill((batch, beams, limit), pad)
+    finished = _Texts(nothing, tf.fill((batch, beams), 2 * NEVER))
+    last = tf.fill((batch, beams), start)
+
+    def going(position: Any, last: Any, live: Any, finished: Any, state: Any) -> Any:
+        return tf.logical_and(position < limit, tf.logical_not(tf.reduce_all(_done(finished))))
+
+    def body(position: Any, last: Any, live: _Texts, finished: _Texts, state: Any) -> Any:
+        logits, state = step(last, position, state)
+        chances = tf.nn.log_softmax(tf.cast(logits, tf.float32)) + NEVER * tf.one_hot(pad, tf.shape(logits)[2])
+        chances = _ruled(chances, live.ids, position, decoding, end)
+        pieces = tf.shape(chances)[2]
+        total = live.scores[:, :, tf.newaxis] + chances
+        ranked = _drawn(total, decoding, position) if decoding.temperature else total
+        _, best = tf.math.top_k(tf.reshape(ranked, (batch, -1)), 2 * beams)  # a piece more than ends, in every case
+        score = tf.gather(tf.reshape(total, (batch, -1)), best, batch_dims=1)
+        beam, piece = best // pieces, best % pieces
+        ends = piece == end
+
+        ids = tf.concat([tf.gather(live.ids, beam, batch_dims=1), piece[:, :, tf.newaxis]], axis=2)
+        ended = tf.where(ends[:, :beams], _normalised(score[:, :beams], position + 1, decoding), 2 * NEVER)
+        ended = tf.where(_done(finished)[:, tf.newaxis], 2 * NEVER, ended)
+        filled = tf.pad(
+            ids[:, :beams, :-1], [[0, 0], [0, 0], [0, limit - position]], constant_values=pad
+        )  # without the end
+        finished = _best(_joined(finished, _Texts(filled, ended)), beams)
+
+        live, order = _kept(_Texts(ids, tf.where(ends, NEVER + score, score)), beams)
+        beam = tf.gather(beam, order, batch_dims=1)
+        state = tf.nest.map_structure(lambda t: tf.gather(t, beam, batch_dims=1), state) if beams > 1 else state
+        return position + 1, live.ids[:, :, -1], live, finished, state
+
+    invariants = (
+        tf.TensorShape([]),
+        tf.TensorShape([None, beams]),
+        _Texts(tf.TensorShape([None, beams, None]), tf.TensorShape([None, beams])),
+        _Texts(tf.TensorShape([None, beams, limit]), tf.TensorShape([None, beams])),
+        tf.nest.map_structure(lambda t: tf.TensorShape([None, *(d or None for d in t.shape[1:])]), state),
+    )
+    begin = (tf.constant(0), last, live, finished, state)
+    position, _, live, finished, _ = tf.while_loop(going, body, begin, shape_invariants=invariants)
+    # What has no end after so many pieces is answered as it is.
+    cut = tf.where(_done(finished)[:, tf.newaxis], 2 * NEVER, _normalised(live.scores, position, decoding))
+    unended = _Texts(tf.pad(live.ids, [[0, 0], [0, 0], [0, limit - position]], constant_values=pad), cut)
+    unended = _Texts(tf.ensure_shape(unended.ids, (None, beams, limit)), cut)
+    found = _best(_joined(finished, unended), 1)
+    ids = found.ids[:, 0]
+    size = tf.reduce_sum(tf.cast(ids != pad, tf.float32), axis=1)
+    # An end counts as a piece.
+    size = tf.minimum(size + 1, float(limit))
+    score = found.scores[:, 0] * _penalty(size, decoding) / size
+    return tf.pad(ids, [[0, 0], [0, longest - limit]], constant_values=pad), score
+
+
+def _done(finished: _Texts) -> tf.Tensor:
+    return tf.reduce_all(finished.scores > NEVER, axis=1)
+
+
+def _penalty(length: Any, decoding: Decoding) -> Any:
+    return ((5.0 + tf.cast(length, tf.float32)) / 6.0) ** decoding.length_penalty
+
+
+def _normalised(scores: tf.Tensor, length: Any, decoding: Decoding) -> tf.Tensor:
+    return tf.where(scores > NEVER / 2, scores / _penalty(length, decoding), 2 * NEVER)
+
+
+def _joined(one: _Texts, other: _Texts) -> _Texts:
+    return _Texts(tf.concat([one.ids, other.ids], axis=1), tf.concat([one.scores, other.scores], axis=1))
+
+
+def _kept(texts: _Texts, count: int) -> tuple[_Texts, tf.Tensor]:
+    scores, order = tf.math.top_k(texts.scores, count)
+    return _Texts(tf.gather(texts.ids, order, batch_dims=1), scores), order
+
+
+def _best(texts: _Texts, count: int) -> _Texts:
+    return _kept(texts, count)[0]
+
+
+def _ruled(chances: tf.Tensor, written: tf.Tensor, position: Any, decoding: Decoding, end: int) -> tf.Tensor:
+    """Logarithms of probabilities (batch, beams, pieces) with what the settings forbid made impossible."""
+    pieces = tf.shape(chances)[2]
+    if decoding.repetition_penalty != 1.0:
+        there = tf.reduce_sum(tf.one_hot(written, pieces), axis=2) > 0
+        chances = tf.where(there, chances * decoding.repetition_penalty, chances)
+    if decoding.no_repeat:
+        chances += NEVER * _repeating(written, position, decoding.no_repeat, tf.shape(chances))
+    if decoding.min_length:
+        early = tf.cast(position < decoding.min_length, tf.float32)
+        chances += NEVER * early * tf.one_hot(end, pieces)
+    return chances
+
+
+def _repeating(written: tf.Tensor, position: Any, size: int, shape: tf.Tensor) -> tf.Tensor:
+    """1 for pieces that would write the last `size - 1` and themselves a second time: (batch, beams, pieces)."""
+
+    def found() -> tf.Tensor:
+        places = position - size + 1  # beginnings of what was written whole
+        same = tf.ones((shape[0], shape[1], places), tf.bool)
+        for i in range(size - 1):
+            same &= written[:, :, i : places + i] == written[:, :, places + i, tf.newaxis]
+        where = tf.where(same)
+        next_one = tf.gather_nd(written[:, :, size - 1 :], where)
+        index = tf.concat([where[:, :2], tf.cast(next_one, tf.int64)[:, tf.newaxis]], axis=1)
+        return tf.minimum(tf.scatter_nd(index, tf.ones_like(next_one, tf.float32), tf.cast(shape, tf.int64)), 1.0)
+
+    return tf.cond(position >= size, found, lambda: tf.zeros(shape))
+
+
+def _drawn(total: tf.Tensor, decoding: Decoding, position: Any) -> tf.Tensor:
+    """Scores whose largest is a draw (Gumbel's trick) of one beam's (batch, 1, pieces)."""
+    scores = tf.nn.log_softmax(total / decoding.temperature)
+    pieces = tf.shape(scores)[2]
+    ordered = tf.sort(scores, axis=2, direction="DESCENDING")
+    if decoding.top_k:
+        least = tf.gather(ordered, tf.minimum(decoding.top_k, pieces) - 1, axis=2)[:, :, tf.newaxis]
+        scores = tf.where(scores < least, NEVER, scores)
+        ordered = tf.where(ordered < least, NEVER, ordered)
+    if decoding.top_p < 1:
+        share = tf.nn.softmax(ordered)
+        before = tf.cumsum(share, axis=2, exclusive=True)
+        count = tf.reduce_sum(tf.cast(before < decoding.top_p, tf.int32), axis=2, keepdims=True)
+        least = tf.gather(ordered, count - 1, batch_dims=2)
+        scores = tf.where(scores < least, NEVER, scores)
+    uniform = tf.random.stateless_uniform((pieces,), tf.stack([decoding.seed, position]), minval=1e-30)
+    return scores - tf.math.log(-tf.math.log(uniform))
