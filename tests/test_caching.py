@@ -133,7 +133,7 @@ def fields_of(entry: Path) -> dict[str, Any]:
 def key_of(model: keras.Model, rows: Examples, dtype: str = "float32") -> str:
     prefix, _ = tfft.split(model)
     assert prefix is not None
-    return fingerprint.key(prefix, rows, dtype)
+    return fingerprint.key(frontier.computing(prefix), rows, dtype)
 
 
 # -- stored == computed -----------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_one_vector_a_row_is_float32_whatever_is_asked(tmp_path: Path) -> None:
     assert (entry_in(tmp_path) / "frozen_0.bin").stat().st_size == len(LENGTHS) * 16 * 4
     found = stored(tfft.freeze(shared_model("bert"), 1), rows_for(model), tmp_path, dtype="float16")
     dtypes = {name: as_arrays(value)[0].dtype.name for name, value in found.x.items()}
-    assert dtypes == {"frozen_0": "float16", "frozen_1": "int32", "frozen_2": "float32"}  # tokens, mask, a block's mean
+    assert dtypes == {"frozen_0": "float16", "frozen_1": "float32", "frozen_2": "int32"}  # tokens, a block's mean, mask
 
 
 def loud_model() -> keras.Model:

@@ -11,10 +11,11 @@ import pytest
 
 from tfft.defaults import FROZEN, THAWED, defaults
 from tfft.errors import InvalidValueError, NotFoundError
-from tfft.recipe import Recipe, as_json, columns_of, from_mapping, kinds_of, read_recipe, resolve
+from tfft.recipe import OPTIONS, Recipe, as_json, columns_of, from_mapping, kinds_of, read_recipe, resolve
 from tfft.tasks import TASKS
 
 CACHE = {"cache_dir", "cache_limit_gb"}  # None stays None: the machine answers, and another run on another
+TASKS_OWN = {"label_smoothing", "average", *OPTIONS}  # answered by the task, not by the table
 
 NEEDED = {"data": "T.csv", "out": "runs/x"}
 
@@ -46,6 +47,13 @@ FULL: dict[str, Any] = {
     "patience": 1,
     "label_smoothing": 0.1,
     "class_weight": "balanced",
+    "average": 3,
+    "long_rows": "stop",
+    "decoder_layers": 2,
+    "vocabulary_size": 500,
+    "target_length": 20,
+    "copy": True,
+    "decoding": ["beams=2", "length_penalty=0.5"],
     "seed": 7,
     "cache": "never",
     "cache_dir": "cache",
@@ -125,12 +133,15 @@ def test_a_list_becomes_a_tuple_and_an_integer_a_float() -> None:
         ("weight_decay", -0.1, "0 or more"),
         ("clip_norm", 0.0, "above 0"),
         ("seed", -1, "0 or more"),
-        ("task", "translation", f"one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK"),
+        ("task", "translating", f"one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK"),
         ("bad_rows", "skip", "one of: stop, drop"),
-        ("decay", "linear", "one of: cosine, constant"),
+        ("decay", "linear", "one of: cosine, inverse-sqrt, constant"),
         ("monitor", "f1", "one of: loss, score"),
         ("pooling", "sum", "one of: trained, mean, cls, max, pooled, blocks"),
         ("class_weight", "heavy", "one of: balanced"),
+        ("decoding", ("beams",), "pairs such as beams=4"),
+        ("vocabulary_size", 100, "260 or more"),
+        ("long_rows", "keep", "one of: cut, stop"),
         ("clean", ("html", "lower"), "some of: unicode, html, control, whitespace, stopwords"),
         ("clean", (["html"],), "some of: unicode, html, control, whitespace, stopwords"),
     ],
@@ -226,12 +237,13 @@ def test_resolve_keeps_what_is_set(frozen: bool) -> None:
 def test_resolve_leaves_alone_what_has_no_answer() -> None:
     resolved = resolve(Recipe(**NEEDED, clip_norm=None), True)
     unanswered = {name for name, value in as_json(resolved).items() if value is None}
-    assert unanswered == {"validation", "test", "freeze", "max_length", "clip_norm", "class_weight", *CACHE}
+    unasked = {"validation", "test", "freeze", "max_length", "clip_norm", "class_weight"}
+    assert unanswered == {*unasked, *TASKS_OWN, *CACHE}
 
 
 def test_defaults_answer_the_same_settings_for_both_kinds_of_training() -> None:
     unset = {name for name, value in as_json(Recipe(**NEEDED)).items() if value is None}
-    found = {"validation", "test", "freeze", "max_length", "class_weight", *CACHE}
+    found = {"validation", "test", "freeze", "max_length", "class_weight", *TASKS_OWN, *CACHE}
     assert set(FROZEN) == set(THAWED) == unset - found
     assert FROZEN["learning_rate"] > THAWED["learning_rate"]  # a thawed backbone forgets at large steps
     assert FROZEN["epochs"] > THAWED["epochs"]

@@ -48,6 +48,7 @@ _PUBLIC = {
     "export_onnx": "onnx_export",
     "export_litert": "litert_export",
     "load_run": "runs",
+    "with_decoding": "runs",
     "Recipe": "recipe",
     "train": "pipeline",
     "evaluate_run": "pipeline",

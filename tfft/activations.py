@@ -66,6 +66,8 @@ def _split(model: keras.Model, flags: tuple[bool, ...]) -> tuple[keras.Model | N
     hot = [node for node in nodes if not all(id(t) in cold for t in node.outputs)]
     computed = {id(t) for node in nodes if not node.is_input for t in node.outputs} & cold
     frontier = {id(t): t for node in hot for t in node.input_tensors if id(t) in cold}
+    # What is computed comes first, whatever else the rest takes: two models on one frozen part share what is stored.
+    frontier = {place: frontier[place] for place in sorted(frontier, key=lambda place: place not in computed)}
     if not computed & frontier.keys():
         return None, _suffix(model, {id(t): t for t in keras.tree.flatten(model.input)}, cold, inputs=model.input)
     outputs = {f"frozen_{i}": t for i, t in enumerate(frontier.values())}

@@ -23,6 +23,7 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="run folder")
     sub.add_argument("--data", required=True, help="rows with labels")
     _add_reading_flags(sub)
+    _add_decoding_flag(sub)
     sub.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
 
@@ -33,6 +34,7 @@ def _predict(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--data", help="a file of texts")
     _add_reading_flags(sub)
+    _add_decoding_flag(sub)
     sub.add_argument("--json", action="store_true", help="print one JSON object a text")
 
 
@@ -48,6 +50,7 @@ def _export(sub: argparse.ArgumentParser) -> None:
         "--bound", type=float, default=0.5, metavar="POINTS", help="int8 may move the score so far (default 0.5)"
     )
     sub.add_argument("--validation", metavar="FILE", help="rows that judge int8; those of training by default")
+    _add_decoding_flag(sub)
     _add_serving_flag(sub)
 
 
@@ -141,6 +144,11 @@ def _add_reading_flags(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--encoding", default="utf-8", help="of text files (default utf-8)")
     sub.add_argument("--bad-rows", default="stop", choices=("stop", "drop"), help="unusable rows: stop, or drop them")
+
+
+def _add_decoding_flag(sub: argparse.ArgumentParser) -> None:
+    text = "how a text is written, where the run's own is not wanted, such as beams=4,length_penalty=1"
+    sub.add_argument("--decoding", type=_pairs, default={}, metavar="NAME=VALUE,...", help=text)
 
 
 def _add_serving_flag(sub: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, plan
 from tfft.errors import InvalidValueError
 from tfft.examples import Examples, as_arrays, lengths, take
 from tfft.fingerprint import key
-from tfft.frontier import Field, layout, paddings, passed_inputs, run
+from tfft.frontier import Field, computing, layout, paddings, passed_inputs, run
 from tfft.progress import work
 from tfft.store import (
     NotSharedError,
@@ -109,12 +109,13 @@ def frozen_outputs(
         return None
     pooled = all(field.kind == "row" for field in fields.values())
     dtype = "float32" if pooled else cache.dtype
-    folder = Path(cache.folder) / key(prefix, rows, dtype)
+    core = computing(prefix)
+    folder = Path(cache.folder) / key(core, rows, dtype)
     x = open_entry(folder)
     if x is not None:
         log.info("cache: %s, read from %s", description, folder)
     else:
-        x = _compute(prefix, rows, fields, cache, folder, dtype, passes, description)
+        x = _compute(core, rows, fields, cache, folder, dtype, passes, description)
         if x is None:
             return None
     return rows._replace(x=x | passed_inputs(prefix, rows), padding=paddings(prefix, rows))

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfft import MESSAGES, console
 from tfft.arguments import FAILED, parser
@@ -15,6 +16,9 @@ from tfft.catalog import CATALOG
 from tfft.errors import InvalidValueError
 from tfft.recipe import Recipe, from_mapping, read_recipe
 from tfft.tasks import TASKS
+
+if TYPE_CHECKING:
+    from tfft.runs import Run
 
 FAILED_CHECK = 1  # of a check that found a fault
 
@@ -53,14 +57,21 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     console.load_tensorflow(options.debug)
     from tfft.pipeline import evaluate_run
-    from tfft.runs import load_run
 
-    run = load_run(options.run)
+    run = _run(options)
     scores = evaluate_run(run, options.data, options.columns, encoding=options.encoding, bad_rows=options.bad_rows)
     if options.json:
         print(json.dumps(scores, ensure_ascii=False, indent=2))
     else:
         console.scores(options.data, scores)
+
+
+def _run(options: argparse.Namespace) -> "Run":
+    """The run that was named, writing as the flags say."""
+    from tfft.runs import load_run, with_decoding
+
+    run = load_run(options.run)
+    return with_decoding(run, options.decoding) if options.decoding else run
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -69,6 +80,8 @@ def _predict(options: argparse.Namespace) -> None:
     from tfft.proving import is_export
 
     folder = Path(options.run)
+    if is_export(folder) and options.decoding:
+        raise InvalidValueError(f"{folder} is an export, and writes as it was exported. Leave --decoding out")
     if is_export(folder):
         from tfft.answering import answers, inputs_of, read_texts
         from tfft.proving import newest
@@ -87,9 +100,8 @@ def _predict(options: argparse.Namespace) -> None:
     else:
         console.load_tensorflow(options.debug)
         from tfft import pipeline
-        from tfft.runs import load_run
 
-        run, reading = load_run(options.run), {"encoding": options.encoding, "bad_rows": options.bad_rows}
+        run, reading = _run(options), {"encoding": options.encoding, "bad_rows": options.bad_rows}
         texts = _grouped(options.texts, run.task.inputs)
         texts += pipeline.read_texts(run, options.data, options.columns, **reading) if options.data else []
         found = pipeline.predict_texts(run, texts)
@@ -112,9 +124,8 @@ def _export(options: argparse.Namespace) -> None:
         raise InvalidValueError(f"--format litert is float32 alone. Received: --precision {options.precision}")
     console.load_tensorflow(options.debug)
     from tfft.pipeline import validation_rows
-    from tfft.runs import load_run
 
-    run = load_run(options.run)
+    run = _run(options)
     rows = validation_rows(run, options.validation) if options.precision != "float32" else None
     settings = {"precision": options.precision, "rows": rows, "bound": options.bound / 100}
     if options.format == "litert":

@@ -49,6 +49,8 @@ def headline(title: str, values: dict[str, Any]) -> None:
 def scores(title: str, values: dict[str, Any]) -> None:
     """Print the headline, then what there is by label: precision, recall, F1."""
     headline(title, values)
+    for signature in values.get("signatures", {}).values():
+        print(f"  {signature}")
     if "per_class" in values:
         columns = list(next(iter(values["per_class"].values())))
         rows = [
@@ -83,6 +85,8 @@ def answered(given: Mapping[str, Any]) -> str:
         return f"{given['label']}  {given['score']:.3f}  ({others})"
     if "answers" in given:
         return f"{given['text'] or 'no answer'}  {given['score']:.3f}  [{given['start']}:{given['end']}]"
+    if "written" in given:
+        return f"{given['written']}  {given['score']:.3f}"
     if "value" in given:
         return f"{given['value']:.4f}"
     return "; ".join(f"{name}: {answered(one)}" for name, one in given.items())  # several targets

@@ -15,6 +15,7 @@ from tfft.examples import Examples, Ragged, as_arrays, lengths, take
 from tfft.progress import work
 from tfft.rest import predictions
 from tfft.tasks.task import Answer, Facts, Scores, Task
+from tfft.writing import WRITTEN_ROWS, writes
 
 ANSWERED = 256  # rows whose answers are made together
 
@@ -23,7 +24,7 @@ def predict(
     model: keras.Model,
     rows: Examples,
     *,
-    batch_size: int = INFERENCE_ROWS,
+    batch_size: int | None = None,
     cache: Cache | None = None,
     description: str = "predicting",
 ) -> Any:
@@ -34,13 +35,14 @@ def predict(
     Args:
         model: functional model.
         rows: from a task's `encode`; targets are not looked at.
-        batch_size: rows a step, at most; long rows come fewer at a time.
+        batch_size: rows a step, at most; long rows come fewer at a time. By default as many as a CPU is busy with.
         cache: where outputs of the frozen layers are looked for and kept.
         description: beside the progress bar.
 
     Returns:
         Arrays (rows, ...) nested as the model's output; `Ragged` for outputs as long as the rows are.
     """
+    batch_size = batch_size or (WRITTEN_ROWS if writes(model) else INFERENCE_ROWS)
     if cache is not None:
         prefix, suffix = activations.split(model)
         stored = prefix and caching.frozen_outputs(prefix, suffix, rows, cache, passes=1, description=description)

@@ -65,8 +65,9 @@ def export_saved_model(
 def write_saved_model(run: Run, folder: Path) -> None:
     """Write `saved_model.pb` and variables with all signatures."""
     archive = keras.export.ExportArchive()  # it finds variables itself; those of a tracked model it writes twice
-    run.tokenizer([""])  # Keras tracks a layer only once it has been called
-    archive.track(run.tokenizer)  # its tables are state of the graph
+    for tokenizer in (run.tokenizer, *(run.task.tables(run.facts) if run.task.tables else ())):
+        tokenizer([""])  # Keras tracks a layer only once it has been called
+        archive.track(tokenizer)  # its tables are state of the graph
     for name, (function, taken) in signatures(run).items():
         archive.add_endpoint(name, function, input_signature=taken)
     archive.write_out(str(folder), verbose=False)

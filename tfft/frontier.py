@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfft import graph
 from tfft.examples import Examples, Ragged, Shared, as_arrays, lengths, take
 
 
@@ -19,6 +20,14 @@ class Field:
     kind: str
     axis: int = 1
     length_axes: tuple[int, ...] = ()
+
+
+def computing(prefix: keras.Model) -> keras.Model:
+    """The prefix without outputs that are its inputs, and without inputs that nothing is computed of."""
+    passed = _passed_through(prefix)
+    used = {id(tensor) for node in graph.nodes(prefix) if not node.is_input for tensor in node.input_tensors}
+    inputs = {tensor.name: tensor for tensor in prefix.inputs if id(tensor) in used}
+    return keras.Model(inputs, {name: t for name, t in prefix.output.items() if name not in passed})
 
 
 def layout(prefix: keras.Model, suffix: keras.Model, rows: Examples) -> dict[str, Field] | str:

@@ -67,7 +67,7 @@ def golden(run: Run) -> dict[str, Any]:
     """
     rows, whole = golden_rows(run)
     cut = run.task.cut(whole, run.tokenizer, run.config["max_length"])[0]
-    answers = served(run.task, predict(run.model, cut), cut, rows, run.facts, run.tokenizer)
+    answers = served(run.task, predict(run.answering, cut), cut, rows, run.facts, run.tokenizer)
     texts = {
         name: [t if isinstance(t, str) else {"b64": base64.b64encode(t).decode()} for t in column]
         for name, column in golden_texts(run).items()

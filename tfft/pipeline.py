@@ -20,15 +20,16 @@ from tfft.evaluation import answers, evaluate, predict
 from tfft.examples import Examples, count, lengths
 from tfft.freezing import freeze
 from tfft.reading import Source
-from tfft.recipe import Recipe, as_json, columns_of, from_mapping, resolve
+from tfft.recipe import OPTIONS, Recipe, as_json, columns_of, from_mapping, resolve
 from tfft.runs import Run
 from tfft.seeding import set_seed
 from tfft.tasks import get_task
-from tfft.tasks.task import Answer, Facts, Scores, Task
+from tfft.tasks.task import Answer, Facts, Scores, Task, answering_model
 from tfft.training import as_columns, fit
 
 log = logging.getLogger(__name__)
 
+WHOLE = 0.999  # share of texts that are read whole, by default at least
 WINDOW = 384  # tokens, by default at most: as in BERT's own question answering
 TEXTS = ("data", "validation", "test", "out", "backbone", "freeze", "cache_dir")
 
@@ -60,8 +61,9 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     with contextlib.ExitStack() as stack:
         with _timed(seconds, "load"):
             task = get_task(recipe.task)
+            recipe = dataclasses.replace(recipe, **_options(recipe, task))
             splits = _load_data(recipe, task)
-            facts = task.learn(splits["train"])
+            facts = task.learn(splits["train"], **{name: getattr(recipe, name) for name in task.options})
             folder = backbones.resolve(recipe.backbone)
             backbone, tokenizer = backbones.load_backbone(folder)
             policy = recipe.freeze or task.freeze
@@ -77,7 +79,7 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             )
             examples = _encode(splits, task, tokenizer, facts, recipe)
             recipe = _resolved(recipe, task, backbone, folder, examples["train"])
-            examples, truncated = _cut(examples, task, tokenizer, recipe.max_length or 0)
+            examples, truncated = _cut(examples, task, tokenizer, recipe.max_length or 0, recipe.long_rows)
         if task.warm:
             with _timed(seconds, "warm"):
                 task.warm(backbone, examples["train"], pooling=recipe.pooling, seed=recipe.seed)
@@ -100,6 +102,8 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             trained = recipe.pooling if task.warm or backbone.trainable_variables else None
             backbones.keep_pooling(folder, scratch / "preset", trained)
             draw(scores.get("test", {}), scratch / "confusion.png")
+            for name, found in scores.items():
+                write_samples(found, scratch / f"samples_{name}.csv")
         metrics = {
             **scores,
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -109,6 +113,18 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
         }
         runs.write_json(scratch / "metrics.json", metrics)
     return Path(recipe.out)
+
+
+def _options(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """Settings that only some tasks have, with the task's defaults; raises where it has none of that name."""
+    foreign = [name for name in OPTIONS if name not in task.options and getattr(recipe, name) is not None]
+    if foreign:
+        raise InvalidValueError(f"{task.name} has no {', '.join(foreign)}. Leave it out, or choose another task")
+    if task.answering and recipe.monitor == "score":
+        raise InvalidValueError(
+            f"monitor=score would have {task.name} write every validation text after every epoch. Use loss"
+        )
+    return {name: default for name, default in task.options.items() if getattr(recipe, name) is None}
 
 
 def _judged(
@@ -121,6 +137,7 @@ def _judged(
 ) -> tuple[Facts, dict[str, Scores]]:
     """The scores of the held-out rows, and the facts with what the validation rows fix."""
     scores = {}
+    model = answering_model(task, model, facts)
     if "validation" in splits:
         rows, encoded = splits["validation"], examples["validation"]
         outputs = predict(model, encoded, cache=cache, description="validation rows")
@@ -185,7 +202,7 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str] | None = N
     rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
     data.with_answers(rows, run.task)
     with arithmetic.arithmetic(run.config.get("precision", "float32")):  # as in training, so the scores are the same
-        return evaluate(run.model, rows, runs.run_examples(run, rows), run.task, run.facts)
+        return evaluate(run.answering, rows, runs.run_examples(run, rows), run.task, run.facts)
 
 
 def predict_texts(run: Run, texts: Sequence[str | Mapping[str, str]]) -> list[Answer]:
@@ -205,7 +222,7 @@ def predict_texts(run: Run, texts: Sequence[str | Mapping[str, str]]) -> list[An
         return []
     rows = _asked(run.task, texts)
     examples = runs.run_examples(run, rows)
-    return answers(run.task, predict(run.model, examples), examples, rows, run.facts, run.tokenizer)
+    return answers(run.task, predict(run.answering, examples), examples, rows, run.facts, run.tokenizer)
 
 
 def _asked(task: Task, texts: Sequence[str | Mapping[str, str]]) -> pd.DataFrame:
@@ -248,6 +265,13 @@ def draw(scores: Scores, path: Path) -> None:
         plots.confusion_matrix(scores["confusion_matrix"], list(scores["per_class"]), path)
 
 
+def write_samples(scores: Scores, path: Path) -> None:
+    """The table of samples that belongs to the scores, where there is one; it is no longer among them then."""
+    samples = scores.pop("samples", None)
+    if samples:
+        pd.DataFrame(samples).to_csv(path, index=False)
+
+
 def _load_data(recipe: Recipe, task: Task) -> data.Splits:
     return data.load_data(
         recipe.data,
@@ -273,13 +297,16 @@ def _encode(splits: data.Splits, task: Task, tokenizer: Any, facts: Facts, recip
 
 def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Examples) -> Recipe:
     limit = getattr(backbone, "max_sequence_length", None)
-    longest = tokenizing.choose_length(lengths(train.x), limit, recipe.max_length)
-    longest = min(longest, WINDOW) if task.windowed and recipe.max_length is None else longest
+    kept = WHOLE if task.answering else 0.99  # half a sentence cannot be translated
+    longest = tokenizing.choose_length(lengths(train.x), limit, recipe.max_length, quantile=kept)
+    most = WINDOW if task.windowed else task.defaults.get("max_length", longest)
+    longest = min(longest, most) if recipe.max_length is None else longest
     if not task.pooled and recipe.pooling is not None:
         raise InvalidValueError(f"{task.name} reads every token and has no pooling. Leave --pooling out")
     if task.warm and recipe.pooling is None:  # the vector that was trained
         recipe = dataclasses.replace(recipe, pooling="trained")
-    recipe = resolve(recipe, frozen=bool(task.warm) or not backbone.trainable_variables, max_length=longest)
+    found = {"label_smoothing": 0.0, "average": 1} | dict(task.defaults) | {"max_length": longest}
+    recipe = resolve(recipe, frozen=bool(task.warm) or not backbone.trainable_variables, **found)
     if not task.pooled:
         recipe = dataclasses.replace(recipe, pooling=None)
     if recipe.pooling == "trained":
@@ -292,11 +319,16 @@ def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Ex
 
 
 def _cut(
-    examples: dict[str, Examples], task: Task, tokenizer: Any, max_length: int
+    examples: dict[str, Examples], task: Task, tokenizer: Any, max_length: int, long_rows: str = "cut"
 ) -> tuple[dict[str, Examples], dict[str, int]]:
     cut, counts = {}, {}
     for name, rows in examples.items():
         cut[name], counts[name] = task.cut(rows, tokenizer, max_length)
+        if counts[name] and long_rows == "stop":
+            raise DataError(
+                f"{name}: {counts[name]} of {count(rows)} rows are longer than {max_length} tokens (the longest has "
+                f"{lengths(rows.x).max()}). Raise --max-length, shorten them, or cut them with --long-rows cut"
+            )
         if counts[name]:
             what = f"were made {count(cut[name])} windows" if task.windowed else "were cut"
             log.info(
@@ -324,12 +356,13 @@ def _fit_settings(recipe: Recipe, task: Task, tokenizer: Any, facts: Facts) -> d
         "clip_norm",
         "monitor",
         "patience",
+        "average",
         "seed",
     )
     settings = {name: getattr(recipe, name) for name in names}
     settings["monitor"] = task.headline[0] if recipe.monitor == "score" else recipe.monitor
     settings |= {"redraw": task.redraw(tokenizer)} if task.redraw else {}
-    return settings | {"loss": task.loss(facts, recipe.label_smoothing), "metrics": task.metrics}
+    return settings | {"loss": task.loss(facts, recipe.label_smoothing or 0.0), "metrics": task.metrics}
 
 
 def _columns(run: Run, columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -50,6 +50,8 @@ def quantize(run: Run, precision: str, rows: pd.DataFrame | None, bound: float) 
     """
     if precision != "int8":
         raise InvalidValueError(f"precision of a SavedModel is one of: float32, int8. Received: {precision!r}")
+    if run.task.answering:
+        raise InvalidValueError(f"{precision} is for tasks whose answers are numbers; {run.task.name} writes texts")
     if rows is None:
         raise InvalidValueError(f"{precision} is judged by rows with answers; none were given")
     examples = run_examples(run, rows)

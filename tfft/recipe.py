@@ -41,6 +41,8 @@ CLEANING = ("unicode", "html", "control", "whitespace", "stopwords")
 MODES = ("auto", "always", "never")
 DTYPES = ("float32", "float16", "bfloat16")
 PRECISIONS = ("auto", "float32", "bfloat16")
+DECAYS = ("cosine", "inverse-sqrt", "constant")
+OPTIONS = ("decoder_layers", "vocabulary_size", "target_length", "decoding", "copy")  # only some tasks have them
 POOLING = ("trained", "mean", "cls", "max", "pooled", "blocks")
 
 
@@ -90,15 +92,36 @@ class Recipe:
     batch_size: int | None = _setting(None, "rows a step", _COUNT)
     learning_rate: float | None = _setting(None, "peak of the schedule", _POSITIVE)
     warmup: float | None = _setting(None, "share of the steps over which the rate rises", _RATE)
-    decay: str = _setting("cosine", "of the rate after warm-up: cosine or constant", _one_of("cosine", "constant"))
+    decay: str = _setting("cosine", "of the rate after warm-up: cosine, inverse-sqrt or constant", _one_of(*DECAYS))
     weight_decay: float = _setting(0.0, "above 0: AdamW in place of Adam", _NOT_NEGATIVE)
     clip_norm: float | None = _setting(1.0, "largest norm of the gradient", _POSITIVE)
     monitor: str | None = _setting(
         None, "watched on the validation rows: loss, or score (the task's first metric)", _one_of("loss", "score")
     )
     patience: int | None = _setting(None, "epochs without a better value of it before stopping", _COUNT)
-    label_smoothing: float = _setting(0.0, "share of each target given to all labels", _RATE)
+    label_smoothing: float | None = _setting(
+        None, "share of each target given to all labels or pieces; 0 by default, 0.1 where a text is written", _RATE
+    )
     class_weight: str | None = _setting(None, "balanced: rare labels weigh more", _one_of("balanced"))
+    average: int | None = _setting(
+        None, "the weights after so many last epochs are averaged, if that judges better; 1 for none", _COUNT
+    )
+    long_rows: str = _setting("cut", "rows of more tokens than max_length: cut them, or stop", _one_of("cut", "stop"))
+    decoder_layers: int | None = _setting(None, "translation, summarization: blocks of the new decoder", _COUNT)
+    vocabulary_size: int | None = _setting(
+        None, "likewise: pieces it writes in, learnt from the targets", Rule(lambda v: v >= 260, "260 or more")
+    )
+    target_length: int | None = _setting(
+        None, "likewise: longest target in pieces; from the data by default", Rule(lambda v: v >= 2, "2 or more")
+    )
+    copy: bool | None = _setting(
+        None, "likewise: may copy words of the source; by default a summary may, a translation not"
+    )
+    decoding: tuple[str, ...] | None = _setting(
+        None,
+        "likewise: how it writes, such as beams=4,length_penalty=1 or temperature=0.8,top_p=0.9",
+        Rule(lambda v: all(name.strip("=").count("=") == 1 for name in v), "pairs such as beams=4"),
+    )
     seed: int = _setting(0, "of splits, initial weights, shuffling and dropout", _NOT_NEGATIVE)
     cache: str = _setting(
         "auto", "outputs of frozen layers are stored: auto (where it saves time), always, never", _one_of(*MODES)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -21,11 +22,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tfft.backbones import load_backbone
+from tfft.decoding import Decoding, from_pairs
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.examples import Examples
 from tfft.seeding import is_seed
 from tfft.tasks import get_task
-from tfft.tasks.task import Facts, Task
+from tfft.tasks.task import Facts, Task, answering_model
 
 # config.json       the recipe, as resolved
 # environment.json  versions, command, machine
@@ -57,6 +59,11 @@ class Run:
     config: dict[str, Any]
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def answering(self) -> keras.Model:
+        """The model that answers; `model`, but where the task has another for it."""
+        return answering_model(self.task, self.model, self.facts)
 
 
 @contextlib.contextmanager
@@ -155,6 +162,27 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise InvalidValueError(f"{path / 'head.safetensors'} is damaged or of another model: {error}") from None
     records = {n: read_json(path / f"{n}.json") for n in ("metrics", "environment") if (path / f"{n}.json").exists()}
     return Run(model, tokenizer, task, facts, config, **records)
+
+
+def with_decoding(run: Run, settings: Mapping[str, Any]) -> Run:
+    """The same run, writing otherwise.
+
+    Args:
+        run: from `load_run`, of a task that writes.
+        settings: those of `tfft.decoding.Decoding` that change, numbers or strings of them.
+
+    Raises:
+        InvalidValueError: the run's task writes nothing, or a setting is unknown or no number.
+
+    Example:
+        run = tfft.with_decoding(tfft.load_run("runs/x"), {"beams": 1})
+    """
+    if "decoding" not in run.facts:
+        raise InvalidValueError(
+            f"{run.task.name} writes no text, so there is no decoding to set: {', '.join(settings)}"
+        )
+    chosen = from_pairs(settings, Decoding(**run.facts["decoding"]))
+    return dataclasses.replace(run, facts=run.facts | {"decoding": dataclasses.asdict(chosen)})
 
 
 def _head_variables(model: keras.Model, backbone: Any) -> dict[str, Any]:

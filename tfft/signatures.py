@@ -39,11 +39,11 @@ def signatures(run: Run) -> dict[str, Signature]:
     """
     task, tokenizer, facts, names = run.task, run.tokenizer, run.facts, list(run.task.inputs)
     fill = tokenizing.paddings(tokenizer)
-    taken = [tensor.name for tensor in run.model.inputs]
-    outputs, vector = {"answers": run.model.output}, heads.pooled(run.model)
+    taken = [tensor.name for tensor in run.answering.inputs]
+    outputs, vector = {"answers": run.answering.output}, heads.pooled(run.answering)
     if vector is not None:
         outputs["embedding"] = vector
-    model = fusing.fused(keras.Model(run.model.input, outputs), served=True)
+    model = fusing.fused(keras.Model(run.answering.input, outputs), served=True)
     texts_taken = texts_of(run)
 
     def outputs_for(x: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,8 +54,11 @@ def signatures(run: Run) -> dict[str, Signature]:
         longer = tf.where(rows > 1, tf.math.floormod(-tf.shape(t)[1], ROUND), 0)
         return tf.pad(t, [[0, 0], [0, longer]], constant_values=fill.get(name, 0))
 
+    def fed(max_length: int, *texts: tf.Tensor) -> dict[str, Any]:
+        return task.feed(dict(zip(names, texts, strict=True)), tokenizer, facts, run.config["clean"], max_length)
+
     def encode(*texts: tf.Tensor) -> dict[str, Any]:
-        return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], run.config["max_length"])
+        return fed(run.config["max_length"], *texts)
 
     def answer(*texts: tf.Tensor) -> dict[str, Any]:
         rows = tf.shape(texts[0])[0]
@@ -77,7 +80,7 @@ def signatures(run: Run) -> dict[str, Signature]:
         return {"token_ids": (whole if task.windowed else x_of)(*texts)["token_ids"]}
 
     def whole(*texts: tf.Tensor) -> dict[str, Any]:
-        return task.feed(dict(zip(names, texts, strict=True)), tokenizer, run.config["clean"], WHOLE)
+        return fed(WHOLE, *texts)
 
     def tokens(token_ids: tf.Tensor) -> dict[str, Any]:
         x = tokenizing.padded_inputs(token_ids, tf.cast(token_ids != fill["token_ids"], tf.int32))

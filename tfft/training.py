@@ -1,5 +1,6 @@
 """Optimizer, compile and Keras's own `fit`, with the freeze held as a contract."""
 
+import collections
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from tfft.seeding import is_seed, seed_layers
 
 # A step of a head on stored vectors takes less time than Keras's own loop around it.
 STEPS_TOGETHER = 64
+DECAYS = ("cosine", "inverse-sqrt", "constant")
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def fit(
     clip_norm: float | None = 1.0,
     monitor: str | None = None,
     patience: int | None = None,
+    average: int = 1,
     loss: Any = "categorical_crossentropy",
     metrics: Sequence[Any] = ("accuracy",),
     score: Callable[[Any], Mapping[str, float]] | None = None,
@@ -64,13 +67,15 @@ def fit(
         batch_size: rows a step.
         learning_rate: peak of the schedule.
         warmup: share of all steps over which the rate rises from 0.
-        decay: "cosine" to 0, or "constant".
+        decay: "cosine" to 0, "inverse-sqrt" of the steps, or "constant".
         weight_decay: above 0, AdamW in place of Adam; biases and norms are spared.
         clip_norm: largest global norm of the gradient; None for no clipping.
         monitor: "loss" or the name of a metric or score; what is watched on the validation rows.
         patience: epochs without a better value before it stops; the weights of the best epoch are kept.
+        average: so many last epochs' weights are averaged at the end, and kept where the validation rows judge them
+            better (Vaswani et al. 2017, arXiv 1706.03762, did so without the judging); 1 for none.
         loss: as `keras.Model.compile` takes it.
-        metrics: likewise; weighted as the loss is.
+        metrics: likewise, or classes of metrics; weighted as the loss is.
         score: outputs for the validation rows, as `tfft.predict` gives them -> numbers by name, after every epoch: for
             what is no mean over batches, such as the F1 of answers.
         callbacks: further Keras callbacks.
@@ -114,7 +119,7 @@ def fit(
     learner.compile(
         optimizer(rate, weight_decay, clip_norm),
         loss,
-        weighted_metrics=list(metrics),
+        weighted_metrics=[metric() if isinstance(metric, type) else metric for metric in metrics],
         jit_compile=False,
         steps_per_execution=together,
     )
@@ -124,16 +129,18 @@ def fit(
     stopping = [] if judged is None else [_early_stopping(watched, patience or table["patience"])]
     if validation is not None and score is not None:
         stopping.insert(0, _Scores(learner, validation, score))
-    before = _fingerprints(model)
+    before, last = _fingerprints(model), _LastEpochs(average)
     with work("training", steps) as advance:
         history = learner.fit(
             data,
             validation_data=judged,
             epochs=epochs,
-            callbacks=[*stopping[:-1], *_progress(advance), *stopping[-1:], *callbacks],
+            callbacks=[last, *stopping[:-1], *_progress(advance), *stopping[-1:], *callbacks],
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
+    if average > 1:
+        _average(learner, last, judged, watched)
     freezing.check_kept(before, _fingerprints(model))
     return history
 
@@ -143,7 +150,8 @@ def _build_state(learner: keras.Model, train: Examples) -> None:
     learner.optimizer.build(learner.trainable_variables)
     y, weight = (take(as_arrays(value), np.zeros(1, int), 1) for value in (train.y, train.weight))
     if isinstance(learner.output, keras.KerasTensor):
-        outputs = np.zeros((1, *(1 if size is None else size for size in learner.output.shape[1:])), "float32")
+        length = y.shape[1] if y.ndim > 1 else 1
+        outputs = np.zeros((1, *(length if size is None else size for size in learner.output.shape[1:])), "float32")
         learner.compute_metrics(None, y, outputs, weight)
         learner.reset_metrics()
 
@@ -151,10 +159,12 @@ def _build_state(learner: keras.Model, train: Examples) -> None:
 def schedule(
     learning_rate: float, steps: int, warmup: float, decay: str
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up over a share of the steps, then cosine decay to 0 or a constant rate."""
-    if decay not in ("cosine", "constant"):
-        raise InvalidValueError(f"decay must be 'cosine' or 'constant'. Received: {decay!r}")
+    """Linear warm-up over a share of the steps, then decay by a cosine to 0, by the steps' inverse root, or none."""
+    if decay not in DECAYS:
+        raise InvalidValueError(f"decay must be one of: {', '.join(DECAYS)}. Received: {decay!r}")
     first = int(warmup * steps)
+    if decay == "inverse-sqrt":
+        return InverseRoot(learning_rate, max(first, 1))
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if first else learning_rate,
         decay_steps=max(steps - first, 1),
@@ -162,6 +172,27 @@ def schedule(
         warmup_target=learning_rate if first else None,
         warmup_steps=first,
     )
+
+
+class InverseRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then the peak divided by the root of steps over warm-up steps (arXiv 1706.03762, section 5.3).
+
+    Args:
+        peak: of the rate, at the end of the warm-up.
+        warmup: steps.
+    """
+
+    def __init__(self, peak: float, warmup: int) -> None:
+        self.peak, self.warmup = peak, warmup
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of a step, counted from 0."""
+        share = keras.ops.cast(step + 1, "float32") / self.warmup
+        return self.peak * keras.ops.minimum(share, keras.ops.rsqrt(share))
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras."""
+        return {"peak": self.peak, "warmup": self.warmup}
 
 
 def optimizer(rate: Any, weight_decay: float, clip_norm: float | None) -> keras.optimizers.Optimizer:
@@ -243,6 +274,46 @@ class _Scores(keras.callbacks.Callback):
         """Keras passes the same dictionary on to the callbacks that follow."""
         outputs = predict(self.learner, self.rows, description="validation rows")
         (logs if logs is not None else {}).update({f"val_{name}": v for name, v in self.score(outputs).items()})
+
+
+class _LastEpochs(keras.callbacks.Callback):
+    """Keeps the weights that the last epochs ended with."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.weights: collections.deque[list[np.ndarray]] = collections.deque(maxlen=count if count > 1 else 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Copies what learns."""
+        if self.weights.maxlen:
+            self.weights.append(_values(self.model))
+
+
+def _values(learner: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in learner.trainable_variables]
+
+
+def _average(learner: keras.Model, last: _LastEpochs, judged: Any, watched: str) -> None:
+    """Set the mean of the last epochs' weights, if the validation rows do not judge it worse than what is set."""
+    best = _values(learner)
+    mean = [np.mean(each, axis=0) for each in zip(*last.weights, strict=True)]
+
+    def judge() -> float:
+        found = learner.evaluate(judged, verbose=0, return_dict=True)
+        value = float(found[watched])
+        return value if watched in ("loss", "perplexity") else -value
+
+    def assign(values: list[np.ndarray]) -> None:
+        for variable, value in zip(learner.trainable_variables, values, strict=True):
+            variable.assign(value)
+
+    before = None if judged is None else judge()
+    assign(mean)
+    if judged is not None and before is not None:
+        after = judge()
+        log.info("mean of %d epochs: %s %.4f, without %.4f", len(last.weights), watched, abs(after), abs(before))
+        if after > before:
+            assign(best)
 
 
 def _early_stopping(monitor: str, patience: int) -> keras.callbacks.Callback:

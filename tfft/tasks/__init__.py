@@ -18,6 +18,8 @@ TASKS = {
     "text-regression": "a number for a text: a rating, a price, a grade",
     "token-classification": "words of a text tagged: names, places, products",
     "question-answering": "the words of a text that answer a question about it",
+    "translation": "a text in another language, by a decoder that learns from pairs of texts",
+    "summarization": "a short text for a long one: a headline, a subject line, an abstract",
     "few-shot": "one label for a text from 4 to 64 rows a label: the backbone learns from pairs of them first",
     "masked-lm": "read on in unlabelled text of your own before fine-tuning on labels: hidden words are guessed",
 }

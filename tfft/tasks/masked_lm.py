@@ -138,7 +138,9 @@ def redraw(tokenizer: Any) -> Redraw:
     return drawn
 
 
-def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+def feed(
+    texts: Mapping[str, Any], tokenizer: Any, facts: Facts, cleaning: Sequence[str], max_length: int
+) -> dict[str, Any]:
     """Rows that are asked, dense, in graph operations."""
     x = _asked(texts["text"], tokenizer, cleaning)
     return packing.dense(_windows(x, tokenizer, max_length), tokenizing.paddings(tokenizer))

@@ -179,7 +179,9 @@ def cut(examples: Examples, tokenizer: Any, max_length: int) -> tuple[Examples, 
     return examples._replace(x=made, y=y, weight=np.ones(len(y), "float32")), longer
 
 
-def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+def feed(
+    texts: Mapping[str, Any], tokenizer: Any, facts: Facts, cleaning: Sequence[str], max_length: int
+) -> dict[str, Any]:
     """The same, dense, in graph operations."""
     x = _packed(texts["question"], texts["context"], tokenizer)
     return packing.dense(_windows(x, tokenizer, max_length), tokenizing.paddings(tokenizer))

@@ -34,7 +34,7 @@ class Task:
         headline: names of scores one looks at first; by the first one epochs are chosen and exports judged.
         check: rows -> (rows with the columns `inputs` and `target`, {what is wrong: mask of the rows it is wrong in}).
             Rows may lack the target (prediction).
-        learn: training rows -> facts; raises DataError when nothing can be learnt from them.
+        learn: (training rows, **options) -> facts; raises DataError when nothing can be learnt from them.
         encode: (rows, tokenizer, facts, *, cleaning, class_weight) -> Examples, whole.
         head: (backbone, facts, *, pooling, dropout) -> the flat model, a head on the backbone's own graph.
         loss: (facts, label_smoothing) -> Keras loss.
@@ -42,12 +42,17 @@ class Task:
         serve: (outputs, x, texts, facts, tokenizer) -> {name: tensor (rows, ...)}: answers, from dense outputs and
             inputs of the model and the texts, {input: (rows,)}; in graph operations, for the export runs them, too.
         optional: columns a source may lack; `check` says which of them must be there together.
+        options: settings of a recipe that only some tasks have -> their defaults; `learn` is told them by name.
+        defaults: settings that are other than `tfft.defaults` has them.
+        answering: (model, facts) -> the model that answers, where it is another than the one that learns: one that
+            writes. Its outputs are what `score` and `serve` get.
         stratify: whether held-out splits keep the target's distribution.
-        metrics: names of Keras metrics shown while training.
+        metrics: Keras metrics shown while training, by name or made.
         cut: (examples, tokenizer, max_length) -> (examples of at most so many tokens, how many rows lost some). It may
             make several of a row, and then says in `x["row"]` whose each is, in order.
-        feed: (texts, tokenizer, cleaning, max_length) -> dense inputs of the model, as `encode` and `cut` give them; in
-            graph operations.
+        feed: (texts, tokenizer, facts, cleaning, max_length) -> dense inputs of the model, as `encode` and `cut` give
+            them; in graph operations.
+        tables: facts -> further tokenizers whose tables an export must hold.
         redraw: (tokenizer) -> ((x, y, weight, generator) -> (x, y, weight)): what is drawn anew for every batch of
             training, such as the words that are hidden; of dense arrays, `x` with all that `cut` left in it.
         warm: (backbone, examples, *, pooling, seed) -> None: trains the backbone itself, before it is frozen and the
@@ -67,25 +72,34 @@ class Task:
     target: str
     headline: Sequence[str]
     check: Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[str, np.ndarray]]]
-    learn: Callable[[pd.DataFrame], Facts]
+    learn: Callable[..., Facts]
     encode: Callable[..., Examples]
     head: Callable[..., keras.Model]
     loss: Callable[[Facts, float], Any]
     score: Callable[[Any, Examples, pd.DataFrame, Facts], Scores]
     serve: Callable[[Any, Mapping[str, Any], Mapping[str, Any], Facts, Any], dict[str, Any]]
     optional: Sequence[str] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    answering: Callable[[keras.Model, Facts], keras.Model] | None = None
     stratify: bool = False
-    metrics: Sequence[str] = ()
+    metrics: Sequence[Any] = ()
     cut: Callable[[Examples, Any, int], tuple[Examples, int]] = tokenizing.truncate_examples
-    feed: Callable[[Mapping[str, Any], Any, Sequence[str], int], dict[str, Any]] = tokenizing.padded_text
+    feed: Callable[[Mapping[str, Any], Any, Facts, Sequence[str], int], dict[str, Any]] = tokenizing.padded_text
     targets: Callable[[pd.DataFrame, Facts], np.ndarray] | None = None
     tune: Callable[[Any, Examples, pd.DataFrame, Facts], Facts] | None = None
+    tables: Callable[[Facts], Sequence[Any]] | None = None
     redraw: Callable[[Any], Redraw] | None = None
     warm: Callable[..., None] | None = None
     windowed: bool = False
     freeze: str = "all"
     pooled: bool = True
     apart: Sequence[str] = ()
+
+
+def answering_model(task: Task, model: keras.Model, facts: Facts) -> keras.Model:
+    """The model whose outputs `task.score` and `task.serve` get."""
+    return model if task.answering is None else task.answering(model, facts)
 
 
 def refuse_cleaning(cleaning: Sequence[str]) -> None:

@@ -66,7 +66,9 @@ def cut(examples: Examples, tokenizer: Any, max_length: int) -> tuple[Examples, 
     return examples._replace(x=packing.longest_first(x, x.pop("first"), tokenizer, max_length)), longer
 
 
-def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+def feed(
+    texts: Mapping[str, Any], tokenizer: Any, facts: Facts, cleaning: Sequence[str], max_length: int
+) -> dict[str, Any]:
     """The same, dense, in graph operations."""
     x = _packed(texts["first"], texts["second"], tokenizer, cleaning)
     x = packing.longest_first(x, x.pop("first"), tokenizer, max_length)

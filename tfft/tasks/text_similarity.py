@@ -59,10 +59,13 @@ def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
     return {**first, **{SECOND + name: value for name, value in second.items()}}
 
 
-def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+def feed(
+    texts: Mapping[str, Any], tokenizer: Any, facts: Facts, cleaning: Sequence[str], max_length: int
+) -> dict[str, Any]:
     """The same, dense, in graph operations."""
     each = [
-        tokenizing.padded_text({name: texts[name]}, tokenizer, cleaning, max_length) for name in ("first", "second")
+        tokenizing.padded_text({name: texts[name]}, tokenizer, facts, cleaning, max_length)
+        for name in ("first", "second")
     ]
     return _both(*each)
 

@@ -242,7 +242,9 @@ def windows(x: Mapping[str, Any], tokenizer: Any, max_length: int) -> dict[str, 
     return made.x | {"row": made.row, "context": made.x["token_ids"].with_flat_values(context)}
 
 
-def feed(texts: Mapping[str, Any], tokenizer: Any, cleaning: Sequence[str], max_length: int) -> dict[str, Any]:
+def feed(
+    texts: Mapping[str, Any], tokenizer: Any, facts: Facts, cleaning: Sequence[str], max_length: int
+) -> dict[str, Any]:
     """The same, dense, in graph operations; words are `tfft.offsets.units`."""
     text = offsets.valid(texts["text"])
     pieces = offsets.pieces(tokenizer, text)
