@@ -26,7 +26,7 @@ from keras import ops
 
 import tfft
 from tests.test_graph import BACKBONES, LONG
-from tfft import batching, caching, fingerprint
+from tfft import batching, caching, fingerprint, frontier
 from tfft import store as entries_on_disk
 from tfft.arithmetic import arithmetic
 from tfft.caching import Cache

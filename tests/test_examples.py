@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import os
 import re
 import shutil
@@ -81,3 +82,40 @@ def test_readmes_server_is_asked_by_curl_and_by_the_client(readme: str, presets:
         scope: dict[str, Any] = {"tfft": tfft}
         exec(code.replace("http://localhost:8501", running.address), scope)
         assert scope["client"].predict(["Where is my parcel?"])[0]["label"] in ("neg", "pos")
+
+
+# The pages of tasks that write: the file their commands read, and rows for it beside the page's own.
+WRITING = {
+    "translation": ("pairs.jsonl", "source", "target"),
+    "summarization": ("emails.jsonl", "document", "summary"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/translation.md", "docs/summarization.md"])
+def test_commands_of_the_pages_on_writing_run(page: str, minilm: Path, tmp_path: Path) -> None:
+    file, source, target = WRITING[Path(page).stem]
+    text = (ROOT / page).read_text("utf-8")
+    blocks = [block for _, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)]
+    (given,) = (json.loads(block) for block in blocks if block.startswith("{"))
+    rows = [given, *({source: f"Number {i} is {i * i}.", target: f"Nummer {i}: {i * i}"} for i in range(15))]
+    (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    commands = [line for block in blocks if block.startswith("tfft ") for line in block.splitlines()]
+    assert len(commands) >= 6
+    for command in commands:
+        script = f'tfft() {{ "{sys.executable}" -m tfft.cli "$@"; }}\n{command}'
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (tmp_path / "saved_models").is_dir()
+
+
+@pytest.mark.parametrize("page", ["translation.md", "summarization.md"])
+def test_pages_on_writing_have_the_same_code_in_both_languages(page: str) -> None:
+    english, chinese = (
+        re.findall(r"^```\w*\n(.*?)^```$", (ROOT / place / page).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for place in ("docs", "docs/zh")
+    )
+    assert english == chinese

@@ -11,6 +11,7 @@ import pytest
 import tfft
 from tfft import runs
 from tfft.errors import InvalidValueError, NotFoundError
+from tfft.recipe import OPTIONS
 
 FILES = {
     "config.json",
@@ -45,7 +46,7 @@ def test_config_is_the_recipe_as_resolved(folder: Path) -> None:
     assert config["epochs"] == 2
     assert config["learning_rate"] == 1e-3
     assert config["max_length"] == 8
-    optional = {"validation", "test", "class_weight", "cache_dir", "cache_limit_gb"}
+    optional = {"validation", "test", "class_weight", "cache_dir", "cache_limit_gb", *OPTIONS}
     assert {name for name, value in config.items() if value is None} == optional
 
 

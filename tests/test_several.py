@@ -52,7 +52,7 @@ def test_targets_are_named_with_their_tasks_and_weights() -> None:
         ("a=text-regression;b=text-regression", "Received: 'a=text-regression;b=text-regression'"),
         ("a=text-regression,b=masked-lm", "masked-lm cannot be one of several targets"),
         ("a=text-regression,b=text-similarity", "text-similarity cannot be one of several targets"),
-        ("a=text-regression,b=translation", "no task 'translation'"),
+        ("a=text-regression,b=translating", "no task 'translating'"),
         ("a=text-regression,b=question-answering", "question-answering cannot be one of several targets"),
         ("a=text-regression,b=few-shot", "few-shot cannot be one of several targets"),
     ],
