@@ -73,7 +73,7 @@ def text_to_text(
         head=head,
         answering=answering,
         loss=loss,
-        metrics=(Perplexity(),),
+        metrics=(Perplexity,),
         serve=serve,
         cut=cut,
         feed=feed,
