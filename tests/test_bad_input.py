@@ -210,8 +210,8 @@ DATA: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
     "no layer": ({}, ["--freeze", ","], "freeze names no layer. Use 'none' to freeze nothing"),
     "unknown task": (
         {},
-        ["--task", "translation"],
-        f"task must be one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK. Received: 'translation'",
+        ["--task", "translating"],
+        f"task must be one of: {', '.join(TASKS)}; or several targets, NAME=TASK,NAME=TASK. Received: 'translating'",
     ),
     "unusable value": ({}, ["--epochs", "0"], "epochs must be 1 or more. Received: 0"),
     "unusable values": (

@@ -77,6 +77,7 @@ def test_int8(presets: Any, tmp_path: Path) -> None:
         tfft.export_onnx(run, tmp_path / "reviews", precision="int4")
 
 
+@pytest.mark.slow
 def test_keras_quantizes_a_saved_model(presets: Any, tmp_path: Path) -> None:
     run = make_run(presets("bert"))
     folder = tfft.export_saved_model(run, tmp_path / "reviews", precision="int8", rows=ROWS, bound=1.0)

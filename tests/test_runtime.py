@@ -36,7 +36,7 @@ print(json.dumps({"answers": {n: v.tolist() for n, v in answers.items()}, "failu
 """
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "albert"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("roberta", marks=pytest.mark.slow), "albert"])
 def test_the_answers_are_those_of_predict(family: str, presets: Any, tmp_path: Path) -> None:
     run = make_run(presets(family))
     folder = tfft.export_saved_model(run, tmp_path / "model")

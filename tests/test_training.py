@@ -1,5 +1,6 @@
 """fit: learns what it should, keeps what it must, the same each time."""
 
+import logging
 from typing import Any
 
 import keras
@@ -117,7 +118,9 @@ def test_schedule(decay: str, warmup: float, expected: list[float]) -> None:
 
 
 def test_unknown_decay() -> None:
-    with pytest.raises(InvalidValueError, match="decay must be 'cosine' or 'constant'. Received: 'linear'"):
+    with pytest.raises(
+        InvalidValueError, match="decay must be one of: cosine, inverse-sqrt, constant. Received: 'linear'"
+    ):
         training.schedule(1.0, 10, 0.1, "linear")
 
 
@@ -138,3 +141,38 @@ def test_label_weights_reach_the_loss(presets: Any, reviews: list[dict[str, str]
     assert task.encode(rows, tokenizer, facts, class_weight={"neg": 3.0}).weight.tolist() == [1, 1, 1, 1, 3]
     with pytest.raises(InvalidValueError, match="class_weight must be 'balanced' or weights of known labels"):
         task.encode(rows, tokenizer, facts, class_weight={"nope": 1.0})
+
+
+def test_inverse_root_rises_and_falls() -> None:
+    rate = training.schedule(1e-3, 1000, 0.1, "inverse-sqrt")
+    values = [float(rate(step)) for step in (0, 49, 99, 399)]
+    assert values == pytest.approx([1e-5, 5e-4, 1e-3, 5e-4], rel=1e-4)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_the_mean_of_the_last_epochs_is_kept_where_it_is_no_worse(
+    judged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Steps that overshoot swing around the least loss; their mean is nearer to it."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((1,), name="x")
+    model = keras.Model({"x": inputs}, keras.layers.Dense(1, use_bias=False, name="head_output")(inputs))
+    x = np.ones((8, 1), "float32")
+    rows = Examples({"x": x}, 3 * x, np.ones(8, "float32"), {})
+    settings = {"batch_size": 8, "learning_rate": 2.0, "warmup": 0.0, "decay": "constant", "loss": "mse", "metrics": ()}
+    settings |= {"monitor": "loss", "patience": 99, "clip_norm": None, "epochs": 12}
+    ends = []
+
+    class Ends(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            ends.append(float(self.model.trainable_variables[0].numpy()[0, 0]))
+
+    with caplog.at_level(logging.INFO, "tfft"):
+        training.fit(model, rows, rows if judged else None, average=4, callbacks=[Ends()], **settings)
+    kept, mean = float(model.trainable_variables[0].numpy()[0, 0]), float(np.mean(ends[-4:]))
+    if judged:
+        best = min([*ends, mean], key=lambda value: abs(value - 3))
+        assert kept == pytest.approx(best, abs=1e-5)
+        assert "mean of 4 epochs: loss " in caplog.text
+    else:
+        assert kept == pytest.approx(mean, abs=1e-5)
