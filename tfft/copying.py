@@ -83,7 +83,9 @@ class NextOrCopied(NextPiece):
     def __init__(self, decoder: Decoder, **kwargs: Any) -> None:
         super().__init__(decoder, **kwargs)
         self.query = keras.layers.Dense(WIDTH, name="query")
-        self.key = keras.layers.Dense(WIDTH, name="key")
+        self.near = keras.layers.Dense(WIDTH, name="near")
+        self.own = keras.layers.Dense(WIDTH, use_bias=False, name="own")
+        self.before = keras.layers.Dense(WIDTH, use_bias=False, name="before")
         self.gate = keras.layers.Dense(1, name="gate")
 
     def build(  # type: ignore[override]
@@ -98,7 +100,9 @@ class NextOrCopied(NextPiece):
         super().build(states_shape, target_ids_shape)
         self.query.build(states_shape)
         self.gate.build(states_shape)
-        self.key.build((None, None, encoded_shape[-1] + 2 * self.decoder.width))
+        self.near.build((None, None, encoded_shape[-1]))
+        for layer in (self.own, self.before):
+            layer.build((None, self.decoder.width))
 
     def compute_output_spec(self, states: Any, target_ids: Any, *more: Any, **kwargs: Any) -> Any:
         """Known without a trace of the call."""
@@ -107,10 +111,11 @@ class NextOrCopied(NextPiece):
     def remembered(self, encoded: Any, copied_ids: Any, copied_at: Any) -> tuple[Any, Any]:
         """What pieces of the source are found by, (batch, copied, `WIDTH`), and which they are, (batch, copied)."""
         before = ops.pad(copied_ids, [[0, 0], [1, 0]], constant_values=vocabulary.START)[:, :-1]
-        table = self.decoder.embeddings
-        near = tf.gather(encoded, copied_at, batch_dims=1)
-        parts = [near, *(ops.take(table, ids, axis=0) * self.decoder.width**0.5 for ids in (copied_ids, before))]
-        return self.key(ops.concatenate(parts, axis=-1)), copied_ids
+        table = self.decoder.embeddings * self.decoder.width**0.5
+        # Projected before they are gathered: a source has more pieces than the vocabulary, and rows are then narrow.
+        keys = tf.gather(self.near(encoded), copied_at, batch_dims=1)
+        keys += ops.take(self.own(table), copied_ids, axis=0) + ops.take(self.before(table), before, axis=0)
+        return keys, copied_ids
 
     def _pointed(self, states: Any, memory: tuple[Any, Any]) -> tuple[Any, Any, Any]:
         """Logarithms of the shares of writing and of copying, (batch, positions, 1), and of the copied pieces' within
