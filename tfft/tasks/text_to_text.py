@@ -146,10 +146,10 @@ def encode(
     """Sources to token ids; targets to pieces with the end, of lengths of their own."""
     refuse_class_weight(class_weight)
     x, padding = _read(rows[source].tolist(), tokenizer, facts, cleaning)
-    _warn_of_unknown(x["token_ids"], tokenizer)
     if target not in rows:
         nothing = np.zeros(len(rows), "float32")
         return Examples(dict(x), nothing, nothing + 1, padding)
+    _warn_of_unknown(x["token_ids"], tokenizer)
     ids = _ended(vocabulary.encoded(facts["vocabulary"], rows[target].tolist()), facts["longest"])
     y, weight = (ids._replace(values=np.full(len(ids.values), value, "float32")) for value in (0, 1))
     return Examples(dict(x) | {TARGET: ids}, y, weight, padding | {TARGET: vocabulary.PAD})
