@@ -17,7 +17,8 @@ from tfft import handover, proving
 from tfft.runs import Run
 from tfft.signatures import signatures
 
-TOKENIZERS = ("bert", "roberta", "albert")  # WordPiece, byte-level BPE, SentencePiece
+# WordPiece, SentencePiece, byte-level BPE; the last takes long to trace, and the contract exports one as well
+TOKENIZERS = ("bert", "albert", pytest.param("roberta", marks=pytest.mark.slow))
 
 TEXTS: list[Any] = [
     "the movie was good",

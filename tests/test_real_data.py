@@ -41,6 +41,7 @@ def scores_of(folder: Path) -> dict[str, Any]:
     return scores
 
 
+@pytest.mark.slow
 def test_sms_spam_frozen(shared_data: Path, minilm: Path, tmp_path: Path) -> None:
     scores = scores_of(tfft.train(data=str(shared_data / "sms_spam"), backbone=str(minilm), out=str(tmp_path / "x")))
     assert scores["per_class"]["spam"]["f1"] >= 0.95
