@@ -69,7 +69,8 @@ def bare_ids(tokenizer: Any, texts: tf.Tensor, cleaning: Sequence[str]) -> tf.Ra
 def piece_texts(tokenizer: Any) -> list[str]:
     """What each id stands for in a text."""
     ids = np.arange(tokenizer.vocabulary_size())
-    return [str(piece) for piece in tokenizer.detokenize(tf.RaggedTensor.from_row_lengths(ids, np.ones_like(ids)))]
+    with tf.init_scope():  # where an export asks first, the pieces are still plain text, not a part of its graph
+        return [str(piece) for piece in tokenizer.detokenize(tf.RaggedTensor.from_row_lengths(ids, np.ones_like(ids)))]
 
 
 def padded_ids(
