@@ -173,6 +173,23 @@ def test_the_mean_of_the_last_epochs_is_kept_where_it_is_no_worse(
     if judged:
         best = min([*ends, mean], key=lambda value: abs(value - 3))
         assert kept == pytest.approx(best, abs=1e-5)
-        assert "mean of 4 epochs: loss " in caplog.text
+        assert "the mean of the last 4 epochs' weights is tried" in caplog.text
     else:
         assert kept == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_mean_is_judged_by_a_score_that_keras_does_not_know() -> None:
+    inputs = keras.Input((1,), name="x")
+    model = keras.Model({"x": inputs}, keras.layers.Dense(1, use_bias=False, name="head_output")(inputs))
+    x = np.ones((8, 1), "float32")
+    rows = Examples({"x": x}, 3 * x, np.ones(8, "float32"), {})
+    seen = []
+
+    def near(outputs: np.ndarray) -> dict[str, float]:
+        seen.append(-abs(float(outputs[0, 0]) - 3))
+        return {"near": seen[-1]}
+
+    settings = {"batch_size": 8, "learning_rate": 1.0, "loss": "mse", "metrics": (), "clip_norm": None, "epochs": 5}
+    training.fit(model, rows, rows, average=3, monitor="near", score=near, patience=99, **settings)
+    assert len(seen) == 7  # five epochs, the best of them, the mean
+    assert -abs(float(model.trainable_variables[0].numpy()[0, 0]) - 3) == pytest.approx(max(seen), abs=1e-5)

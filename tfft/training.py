@@ -22,6 +22,7 @@ from tfft.seeding import is_seed, seed_layers
 
 # A step of a head on stored vectors takes less time than Keras's own loop around it.
 STEPS_TOGETHER = 64
+LOWER = ("loss", "perplexity")  # of what is watched, the lower is better
 DECAYS = ("cosine", "inverse-sqrt", "constant")
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def fit(
             verbose=0,
         )
     if average > 1:
-        _average(learner, last, judged, watched)
+        _average(learner, last, _judge(learner, judged, validation, score, watched) if judged else None)
     freezing.check_kept(before, _fingerprints(model))
     return history
 
@@ -293,31 +294,42 @@ def _values(learner: keras.Model) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(variable).copy() for variable in learner.trainable_variables]
 
 
-def _average(learner: keras.Model, last: _LastEpochs, judged: Any, watched: str) -> None:
-    """Set the mean of the last epochs' weights, if the validation rows do not judge it worse than what is set."""
-    best = _values(learner)
-    mean = [np.mean(each, axis=0) for each in zip(*last.weights, strict=True)]
+def _judge(
+    learner: keras.Model,
+    judged: Any,
+    validation: Examples | None,
+    score: Callable[[Any], Mapping[str, float]] | None,
+    watched: str,
+) -> Callable[[], float]:
+    """What gives the watched number of the validation rows for the weights as they are."""
 
     def judge() -> float:
         found = learner.evaluate(judged, verbose=0, return_dict=True)
-        value = float(found[watched])
-        return value if watched in ("loss", "perplexity") else -value
+        if watched not in found and score is not None and validation is not None:
+            found |= score(predict(learner, validation, description="validation rows"))
+        log.info("validation rows: %s %.4f", watched, found[watched])
+        return float(found[watched]) * (1 if watched in LOWER else -1)
 
-    def assign(values: list[np.ndarray]) -> None:
-        for variable, value in zip(learner.trainable_variables, values, strict=True):
-            variable.assign(value)
+    return judge
 
-    before = None if judged is None else judge()
-    assign(mean)
-    if judged is not None and before is not None:
-        after = judge()
-        log.info("mean of %d epochs: %s %.4f, without %.4f", len(last.weights), watched, abs(after), abs(before))
-        if after > before:
-            assign(best)
+
+def _average(learner: keras.Model, last: _LastEpochs, judge: Callable[[], float] | None) -> None:
+    """Set the mean of the last epochs' weights; where there is a judge, only if that is no worse than what is set."""
+    kept, before = _values(learner), None if judge is None else judge()
+    _assign(learner, [np.mean(each, axis=0) for each in zip(*last.weights, strict=True)])
+    log.info("the mean of the last %d epochs' weights is tried", len(last.weights))
+    if judge is not None and before is not None and judge() > before:
+        log.info("it is worse, and is not kept")
+        _assign(learner, kept)
+
+
+def _assign(learner: keras.Model, values: list[np.ndarray]) -> None:
+    for variable, value in zip(learner.trainable_variables, values, strict=True):
+        variable.assign(value)
 
 
 def _early_stopping(monitor: str, patience: int) -> keras.callbacks.Callback:
-    mode = "min" if monitor == "loss" else "max"
+    mode = "min" if monitor in LOWER else "max"
     return keras.callbacks.EarlyStopping(f"val_{monitor}", mode=mode, patience=patience, restore_best_weights=True)
 
 
