@@ -119,7 +119,7 @@ def kept(case: str, given: argparse.Namespace) -> str:
     lines.append(f"{statistics.median(ratios):.2f}x ({', '.join(f'{r:.2f}' for r in ratios)})")
     if given.peers_python:
         flags = ["--data", given.data / "multi30k_en_de", "--model", given.model, "--steps", 20, "--generate", 32]
-        script = [given.peers_python, HERE / "peers" / "hf_translation.py", *flags, "--no-cache", "--dtype", "bfloat16"]
+        script = [given.peers_python, HERE / "peers" / "hf_translation.py", *flags]
         lines.append(run_child(list(map(str, script)), environment(peer=True))[0].strip())
     return "\n".join(lines)
 

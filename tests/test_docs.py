@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tfft import recipe, training
 from tfft.cleaning import CLEANERS
 from tfft.defaults import FROZEN, THAWED
 from tfft.heads import POOLINGS
 from tfft.recipe import CLEANING, POOLING
+from tfft.tasks import TASKS, get_task
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +26,8 @@ def test_the_table_of_defaults_is_the_codes(page: str) -> None:
 def test_the_recipes_lists_are_the_codes() -> None:
     assert [*CLEANERS] == [*CLEANING]
     assert [*POOLING] == ["trained", *POOLINGS]
+    assert recipe.DECAYS == training.DECAYS
+    assert {*recipe.OPTIONS} == {name for task in TASKS for name in get_task(task).options}
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,7 @@ def sources(texts: tf.Tensor, tokenizer: Any, model: str, cleaning: Sequence[str
 
 def cut(x: Mapping[str, tf.RaggedTensor], tokenizer: Any, max_length: int) -> dict[str, tf.RaggedTensor]:
     """The inputs cut to `max_length` tokens, and to the pieces that stand in them."""
-    end = tokenizing.special_ids(tokenizer)[1]
-    kept = x[PLACES] < max_length - int(end is not None)
+    end, kept = tokenizing.special_ids(tokenizer)[1], x[PLACES] < _room(tokenizer, max_length)
     return {
         name: tf.ragged.boolean_mask(value, kept)
         if name in (IDS, PLACES)
@@ -53,10 +52,14 @@ def cut(x: Mapping[str, tf.RaggedTensor], tokenizer: Any, max_length: int) -> di
     }
 
 
+def _room(tokenizer: Any, max_length: int) -> int:
+    """Tokens before the end."""
+    return max_length - int(tokenizing.special_ids(tokenizer)[1] is not None)
+
+
 def within(x: Mapping[str, Any], tokenizer: Any, max_length: int) -> dict[str, Ragged]:
     """The same of `IDS` and `PLACES` of encoded rows."""
-    most = max_length - int(tokenizing.special_ids(tokenizer)[1] is not None)
-    places = x[PLACES]
+    places, most = x[PLACES], _room(tokenizer, max_length)
     rows = np.repeat(np.arange(len(places.lengths)), places.lengths)
     lengths = np.bincount(rows[places.values < most], minlength=len(places.lengths))  # places rise, so the end goes
     return {name: x[name]._replace(lengths=lengths) for name in (IDS, PLACES)}

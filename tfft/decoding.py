@@ -100,10 +100,15 @@ def from_pairs(pairs: Mapping[str, Any], start: Decoding | None = None) -> Decod
 
 
 class _Texts(NamedTuple):
-    ids: tf.Tensor  # (batch, beams, written)
-    scores: (
-        tf.Tensor
-    )  # (batch, beams), logarithms of probabilities; of finished ones, divided by their length's penalty
+    """Texts, whole or begun.
+
+    Attributes:
+        ids: (batch, beams, written).
+        scores: (batch, beams), logarithms of their probabilities; of finished ones divided by their length's penalty.
+    """
+
+    ids: tf.Tensor
+    scores: tf.Tensor
 
 
 def decode(
@@ -154,9 +159,7 @@ def decode(
         ids = tf.concat([tf.gather(live.ids, beam, batch_dims=1), piece[:, :, tf.newaxis]], axis=2)
         ended = tf.where(ends[:, :beams], _normalised(score[:, :beams], position + 1, decoding), 2 * NEVER)
         ended = tf.where(_done(finished)[:, tf.newaxis], 2 * NEVER, ended)
-        filled = tf.pad(
-            ids[:, :beams, :-1], [[0, 0], [0, 0], [0, limit - position]], constant_values=pad
-        )  # without the end
+        filled = _filled(ids[:, :beams, :-1], limit - position, pad)  # without the end
         finished = _best(_joined(finished, _Texts(filled, ended)), beams)
 
         live, order = _kept(_Texts(ids, tf.where(ends, NEVER + score, score)), beams)
@@ -175,15 +178,16 @@ def decode(
     position, _, live, finished, _ = tf.while_loop(going, body, begin, shape_invariants=invariants)
     # What has no end after so many pieces is answered as it is.
     cut = tf.where(_done(finished)[:, tf.newaxis], 2 * NEVER, _normalised(live.scores, position, decoding))
-    unended = _Texts(tf.pad(live.ids, [[0, 0], [0, 0], [0, limit - position]], constant_values=pad), cut)
-    unended = _Texts(tf.ensure_shape(unended.ids, (None, beams, limit)), cut)
-    found = _best(_joined(finished, unended), 1)
+    unended = tf.ensure_shape(_filled(live.ids, limit - position, pad), (None, beams, limit))
+    found = _best(_joined(finished, _Texts(unended, cut)), 1)
     ids = found.ids[:, 0]
-    size = tf.reduce_sum(tf.cast(ids != pad, tf.float32), axis=1)
-    # An end counts as a piece.
-    size = tf.minimum(size + 1, float(limit))
+    size = tf.minimum(tf.reduce_sum(tf.cast(ids != pad, tf.float32), axis=1) + 1, float(limit))  # an end is a piece
     score = found.scores[:, 0] * _penalty(size, decoding) / size
     return tf.pad(ids, [[0, 0], [0, longest - limit]], constant_values=pad), score
+
+
+def _filled(ids: tf.Tensor, more: Any, pad: int) -> tf.Tensor:
+    return tf.pad(ids, [[0, 0], [0, 0], [0, more]], constant_values=pad)
 
 
 def _done(finished: _Texts) -> tf.Tensor:

@@ -19,6 +19,7 @@ from tfft.cleaning import clean
 from tfft.errors import DataError
 from tfft.examples import Examples, Ragged, as_arrays
 from tfft.guessing import BEST, GIVEN, UNKNOWN, hidden_head
+from tfft.likelihood import Unlikelihood
 from tfft.tasks import text_classification as single
 from tfft.tasks import token_classification as tagging
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight, refuse_smoothing
@@ -152,20 +153,8 @@ def head(backbone: keras.Model, facts: Facts, *, pooling: str, dropout: float) -
     return keras.Model(backbone.input | {"hidden": hidden}, hidden_head(backbone, hidden))
 
 
-@keras.saving.register_keras_serializable(package="tfft")
-class Unlikelihood(keras.losses.Loss):
-    """Minus the logarithm of the probability of what was hidden, a mean over hidden tokens."""
-
-    def __init__(self, name: str = "unlikelihood", reduction: str = "mean_with_sample_weight", **kwargs: Any) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Of (batch, length, 1 + 2 * BEST), the (batch, length)."""
-        return -y_pred[..., 0]
-
-
 def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
-    """See `Unlikelihood`."""
+    """See `Unlikelihood`, a mean over hidden tokens."""
     refuse_smoothing(label_smoothing)
     return Unlikelihood()
 

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfft import copying, decoding, packing, tokenizing, vocabulary
+from tfft import copying, decoding, packing, text_metrics, tokenizing, vocabulary
 from tfft.decoder import Decoder, NextPiece, attention_heads
 from tfft.examples import Examples, Ragged, as_arrays
 from tfft.heads import OUTPUT, padding_mask, sequence_output
+from tfft.likelihood import Perplexity, Unlikelihood
 from tfft.tasks import text_classification as single
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight
 from tfft.writing import Writer
@@ -250,48 +251,9 @@ def answering(model: keras.Model, facts: Facts) -> keras.Model:
     return keras.Model(inputs, writer(encoded, mask, *copied))
 
 
-@keras.saving.register_keras_serializable(package="tfft")
-class SmoothedUnlikelihood(keras.losses.Loss):
-    """Minus the logarithm of the probability of what stands next, some of it shared among all pieces.
-
-    Args:
-        smoothing: the share (Szegedy et al. 2016, arXiv 1512.00567).
-    """
-
-    def __init__(
-        self,
-        smoothing: float = 0.0,
-        name: str = "smoothed_unlikelihood",
-        reduction: str = "mean_with_sample_weight",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
-        self.smoothing = smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Of (batch, written, 2), as `NextPiece` gives it, the (batch, written)."""
-        return -(1 - self.smoothing) * y_pred[..., 0] - self.smoothing * y_pred[..., 1]
-
-
 def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
-    """See `SmoothedUnlikelihood`."""
-    return SmoothedUnlikelihood(label_smoothing)
-
-
-@keras.saving.register_keras_serializable(package="tfft")
-class Perplexity(keras.metrics.Mean):
-    """e to the mean, over pieces of the targets, of minus the logarithms of their probabilities."""
-
-    def __init__(self, name: str = "perplexity", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Of (batch, written, 2), as `NextPiece` gives it."""
-        super().update_state(-y_pred[..., 0], sample_weight=sample_weight)
-
-    def result(self) -> Any:
-        """Over all that was seen."""
-        return keras.ops.exp(super().result())
+    """See `Unlikelihood`; `NextPiece` gives its numbers."""
+    return Unlikelihood(label_smoothing)
 
 
 def texts(outputs: np.ndarray, facts: Facts) -> list[str]:
@@ -309,8 +271,6 @@ def score(
     facts: Facts,
 ) -> Scores:
     """Scores of what was written against the targets, and the best, the median and the worst of it."""
-    from tfft import text_metrics
-
     written, wanted = texts(outputs, facts), rows[target].tolist()
     found = scores(written, wanted) | {
         "empty": float(np.mean([not text.strip() for text in written])),
