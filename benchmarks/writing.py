@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 RECIPES = {
     "translate": ["--freeze", "4", "--learning-rate", "7e-4", "--epochs", "22"],
     "scratch": ["--freeze", "none", "--learning-rate", "7e-4", "--epochs", "22"],
-    "summarize": ["--freeze", "4", "--learning-rate", "7e-4", "--epochs", "12"],
+    "summarize": ["--freeze", "4", "--learning-rate", "5e-4", "--epochs", "12", "--bad-rows", "drop"],
 }
 SETS = {"translate": "multi30k_en_de", "scratch": "multi30k_en_de", "summarize": "aeslc"}
 TASKS = {"translate": "translation", "scratch": "translation", "summarize": "summarization"}

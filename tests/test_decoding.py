@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfft.decoding import Decoding, _drawn, decode, from_pairs
+from tfft.decoding import NONE, Decoding, _drawn, decode, from_pairs
 from tfft.errors import InvalidValueError
 
 PAD, START, END = 0, 2, 3
@@ -56,9 +56,9 @@ def _graph(decoding: Decoding, longest: int) -> Any:
     return run
 
 
-def chances_after(logits: np.ndarray, ids: list[int], decoding: Decoding) -> np.ndarray:
+def chances_after(logits: np.ndarray, begun: list[int], ids: list[int], decoding: Decoding) -> np.ndarray:
     total = START % 23
-    for one in ids:
+    for one in begun + ids:
         total = (total * 3 + one) % 23
     row = logits[total].astype("float64")
     chances = row - np.log(np.exp(row - row.max()).sum()) - row.max()
@@ -77,7 +77,9 @@ def chances_after(logits: np.ndarray, ids: list[int], decoding: Decoding) -> np.
     return chances
 
 
-def slow(logits: np.ndarray, decoding: Decoding, longest: int) -> tuple[list[int], float]:
+def slow(
+    logits: np.ndarray, decoding: Decoding, longest: int, begun: list[int] | None = None
+) -> tuple[list[int], float]:
     """Beam search of one row, with lists: (ids without the end, mean of the pieces' logarithms)."""
     limit = min(decoding.max_length or longest, longest)
 
@@ -90,7 +92,7 @@ def slow(logits: np.ndarray, decoding: Decoding, longest: int) -> tuple[list[int
         options = [
             (score + chance, [*ids, piece])
             for score, ids in live
-            for piece, chance in enumerate(chances_after(logits, ids, decoding))
+            for piece, chance in enumerate(chances_after(logits, begun or [], ids, decoding))
             if chance > -math.inf
         ]
         options = sorted(options, key=lambda one: -one[0])[: 2 * decoding.beams]
@@ -154,7 +156,7 @@ def test_one_beam_is_greedy() -> None:
     for row, one in enumerate(logits):
         greedy: list[int] = []
         while len(greedy) < 8:
-            piece = int(chances_after(one, greedy, Decoding()).argmax())
+            piece = int(chances_after(one, [], greedy, Decoding()).argmax())
             if piece == END:
                 break
             greedy.append(piece)
@@ -169,7 +171,7 @@ def test_draws_have_the_probabilities_asked_for(more: dict[str, Any], allowed: i
     """Many draws of one piece, against the distribution worked out by hand."""
     logits = table(5, 1)
     temperature = 1.3
-    chances = chances_after(logits[0], [], Decoding()) / temperature
+    chances = chances_after(logits[0], [], [], Decoding()) / temperature
     share = np.exp(chances - chances.max())
     share /= share.sum()
     order = np.argsort(-share)
@@ -181,7 +183,9 @@ def test_draws_have_the_probabilities_asked_for(more: dict[str, Any], allowed: i
     share /= share.sum()
     assert allowed is None or (share > 0).sum() <= allowed
     draws, decoding = 2000, Decoding(beams=1, temperature=temperature, seed=7, **more)
-    total = tf.constant(np.maximum(chances_after(logits[0], [], Decoding()), -1e9)[np.newaxis, np.newaxis], tf.float32)
+    total = tf.constant(
+        np.maximum(chances_after(logits[0], [], [], Decoding()), -1e9)[np.newaxis, np.newaxis], tf.float32
+    )
     drawn = [int(tf.argmax(_drawn(total, decoding, tf.constant(place))[0, 0])) for place in range(draws)]
     counts = np.bincount(drawn, minlength=PIECES)
     assert counts[share == 0].sum() == 0
@@ -232,3 +236,24 @@ def test_settings_by_name() -> None:
         from_pairs({"beams": "four"})
     with pytest.raises(InvalidValueError, match="beams must be a whole number|must be a number"):
         from_pairs({"beams": "2.5"})
+
+
+@pytest.mark.parametrize("decoding", SETTINGS, ids=lambda d: str(dataclasses.asdict(d)))
+def test_what_is_given_is_gone_on_from(decoding: Decoding) -> None:
+    """Rows that begin with other pieces, and more or fewer of them, are those of a slow decoder that begins there."""
+    logits = table(4, 12)
+    begun = [[5, 6, 7, 3, 8][: row % 6] for row in range(len(logits))]  # an end that is given ends nothing
+    given = tf.constant([[*row, *[NONE] * (5 - len(row))] for row in begun])
+
+    @tf.function(autograph=False)
+    def run(logits: tf.Tensor, given: tf.Tensor) -> Any:
+        batch, beams = tf.shape(logits)[0], decoding.beams
+        state = tf.zeros((batch, beams), tf.int32), tf.zeros((batch, beams, 0))
+        step = step_of(logits)
+        return decode(step, state, batch, decoding, longest=8, start=START, end=END, pad=PAD, given=given)
+
+    ids, scores = run(logits, given)
+    for row, one in enumerate(logits):
+        wanted, score = slow(one, decoding, 8, begun[row])
+        assert [i for i in ids[row].numpy().tolist() if i != PAD] == wanted
+        assert float(scores[row]) == pytest.approx(score, abs=1e-4)

@@ -5,6 +5,7 @@ KerasHub (the package once called keras-nlp) loads the weights; what comes back 
 
 import difflib
 import importlib.util
+import inspect
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tfft import fetching
+from tfft import fetching, graph, lora
 from tfft.catalog import CATALOG, DEFAULT
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.progress import work
@@ -27,12 +28,13 @@ SENTENCE_POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "m
 _KEPT: list[Any] = []
 
 
-def load_backbone(name: str | os.PathLike[str] = DEFAULT) -> tuple[Any, Any]:
+def load_backbone(name: str | os.PathLike[str] = DEFAULT, *, merge: bool = True) -> tuple[Any, Any]:
     """Load a pretrained backbone and its tokenizer.
 
     Args:
         name: a short name (`tfft backbones` lists them), a KerasHub preset name or folder, a folder in Hugging Face
             layout, `hf://owner/name` or `kaggle://owner/model/keras/variant`.
+        merge: adapters of a run become part of its weights; False leaves them out.
 
     Returns:
         (backbone, tokenizer), as `keras_hub.models.Backbone` and `keras_hub.tokenizers.Tokenizer` make them.
@@ -52,7 +54,7 @@ def load_backbone(name: str | os.PathLike[str] = DEFAULT) -> tuple[Any, Any]:
     folder = resolve(name)
     with work(f"loading {name}", 2) as advance:
         try:
-            backbone = keras_hub.models.Backbone.from_preset(str(folder))
+            backbone = keras_hub.models.Backbone.from_preset(str(folder), **_backbone_options(folder))
             advance(1)
             tokenizer = keras_hub.models.Tokenizer.from_preset(str(folder), **_tokenizer_options(folder))
             advance(1)
@@ -60,12 +62,83 @@ def load_backbone(name: str | os.PathLike[str] = DEFAULT) -> tuple[Any, Any]:
             reason = " ".join(str(error).split())[:300]
             raise InvalidValueError(f"{folder} does not load as a backbone with a tokenizer: {reason}") from error
     _KEPT.append(tokenizer)
+    adapter = folder.parent / lora.FILE
+    if merge and folder.name == "preset" and adapter.is_file():
+        lora.merge(lora.restore(backbone, lora.read(adapter)))
     pieces, rows = tokenizer.vocabulary_size(), getattr(backbone, "vocabulary_size", None)
     if rows is not None and pieces > rows:
         raise InvalidValueError(
             f"{folder}: the tokenizer has {pieces} pieces, the backbone embeds {rows}. They do not belong together"
         )
     return backbone, tokenizer
+
+
+def language_model(backbone: Any) -> Any:
+    """KerasHub's language model on the same layers, a `CausalLM` or `Seq2SeqLM`; None where the family has none."""
+    import keras_hub
+
+    kinds = keras_hub.models.CausalLM, keras_hub.models.Seq2SeqLM
+    for kind in (getattr(keras_hub.models, name) for name in dir(keras_hub.models)):
+        if isinstance(kind, type) and issubclass(kind, kinds) and getattr(kind, "backbone_cls", 0) is type(backbone):
+            return kind(backbone=backbone, preprocessor=None)
+    return None
+
+
+def has_decoder(backbone: Any) -> bool:
+    """Whether it is an encoder with a decoder, such as BART and T5."""
+    return "decoder_token_ids" in backbone.input
+
+
+def cache_shape(model: Any) -> tuple[int, ...]:
+    """What a `CausalLM` keeps of two tokens: (blocks, 2, 2, heads, size), the third of them growing with the tokens."""
+    import tensorflow as tf
+
+    with graph.plain_slice_update():
+        _, kept = model._build_cache(tf.zeros((1, 2), tf.int32))
+    if len(kept.shape) != 6 or kept.shape[3] != 2:
+        raise InvalidValueError(f"{model.name} keeps what it has read otherwise than tfft knows: {tuple(kept.shape)}")
+    return tuple(kept.shape[1:])
+
+
+def empty_caches(model: Any, source_ids: Any, target_ids: Any) -> tuple[Any, Any]:
+    """What a `Seq2SeqLM` keeps of its own tokens and of the source's, before any: (batch, blocks, 2, length, ...)."""
+    if not hasattr(model, "_initialize_cache"):
+        raise InvalidValueError(f"{model.name} keeps what it has read otherwise than tfft knows")
+    own, across = model._initialize_cache(source_ids, target_ids)
+    return own, across
+
+
+def framing(backbone: Any, tokenizer: Any) -> dict[str, Any]:
+    """The ids that a backbone's pretraining framed texts with.
+
+    Returns:
+        "start", what stands before all that is written, a list; "end", what ends it; where there is an encoder,
+        "source_start" and "source_end", lists of what stands around its text.
+
+    Raises:
+        InvalidValueError: KerasHub has no language model of this family.
+    """
+    model = language_model(backbone)
+    if model is None:
+        raise InvalidValueError(
+            f"{backbone.name} does not write: KerasHub has no language model of its family. Expected a decoder such "
+            "as GPT-2, Llama or Gemma, or one with an encoder, such as BART and T5"
+        )
+    frames = model.preprocessor_cls(tokenizer)
+    frames.build(None)
+    both = hasattr(frames, "decoder_packer")
+    target = frames.decoder_packer if both else frames.packer
+    found = {"start": _ids(target.start_value), "end": _ids(target.end_value)[0]}
+    if both:
+        source = frames.encoder_packer
+        found |= {"source_start": _ids(source.start_value), "source_end": _ids(source.end_value)}
+    return found
+
+
+def _ids(value: Any) -> list[int]:
+    """What KerasHub's packer puts somewhere: one id, several or none."""
+    given = value if isinstance(value, (list, tuple)) else [value]
+    return [int(i) for i in given if i is not None]
 
 
 def resolve(name: str | os.PathLike[str] = DEFAULT) -> Path:
@@ -151,6 +224,23 @@ def keep_pooling(folder: Path, preset: Path, pooling: str | None = None) -> None
         target.write_text(json.dumps({f"pooling_mode_{modes[pooling]}": True}) + "\n", "utf-8")
     elif source.is_file():
         shutil.copyfile(source, target)
+
+
+def _backbone_options(folder: Path) -> dict[str, Any]:
+    # KerasHub 0.32's Llama does not write into a preset that its embeddings are tied, and then cannot read it back. In
+    # the file of their weights there is then one matrix, not two.
+    import h5py  # what Keras itself reads weights with
+    import keras
+
+    config, weights = json.loads((folder / "config.json").read_text("utf-8")), folder / "model.weights.h5"
+    if "registered_name" not in config or "tie_word_embeddings" in config.get("config", {}) or not weights.is_file():
+        return {}
+    kind = keras.saving.get_registered_object(config["registered_name"])
+    if kind is None or "tie_word_embeddings" not in inspect.signature(kind.__init__).parameters:
+        return {}
+    with h5py.File(weights) as file:
+        variables = file.get("layers/reversible_embedding/vars")
+        return {} if variables is None or len(variables) != 1 else {"tie_word_embeddings": True}
 
 
 def _tokenizer_options(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Knows no model: a step function gives the logits of what may come next.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfft.errors import InvalidValueError
 
 NEVER = -1e9
+NONE = -1  # no piece
 
 # (pieces written last (batch, beams), how many were written before, state) -> (logits (batch, beams, pieces), state)
 Step = Callable[[tf.Tensor, tf.Tensor, Any], tuple[tf.Tensor, Any]]
@@ -99,6 +100,11 @@ def from_pairs(pairs: Mapping[str, Any], start: Decoding | None = None) -> Decod
     return dataclasses.replace(start, **values)
 
 
+def as_facts(pairs: Sequence[str], start: Decoding | None = None) -> dict[str, Any]:
+    """Settings such as "beams=4" as plain data, all of them; arguments and errors as in `from_pairs`."""
+    return dataclasses.asdict(from_pairs(dict(pair.split("=", 1) for pair in pairs), start))
+
+
 class _Texts(NamedTuple):
     """Texts, whole or begun.
 
@@ -112,7 +118,17 @@ class _Texts(NamedTuple):
 
 
 def decode(
-    step: Step, state: Any, batch: Any, decoding: Decoding, *, longest: int, start: int, end: int, pad: int
+    step: Step,
+    state: Any,
+    batch: Any,
+    decoding: Decoding,
+    *,
+    longest: int,
+    start: Any,
+    end: int,
+    pad: int,
+    given: Any = None,
+    place: Any = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Write a text for each row.
 
@@ -125,9 +141,12 @@ def decode(
         batch: rows.
         decoding: settings.
         longest: pieces that can be written, the end among them.
-        start: what was written last when nothing is.
+        start: what was written last when nothing is: one for all rows, or (batch,).
         end: the piece that ends a text.
-        pad: fills up shorter texts.
+        pad: fills up shorter texts; never written.
+        given: pieces that a row goes on from, whatever is likely, (batch, any), `NONE` behind them; they are no part of
+            what is written.
+        place: pieces before all that: two calls draw alike where as many stand before.
 
     Returns:
         ids (batch, longest) int32, without the end; and for each the mean over its pieces, the end among them, of the
@@ -135,52 +154,65 @@ def decode(
     """
     limit = min(decoding.max_length or longest, longest)
     beams = decoding.beams
+    given = tf.fill((batch, 0), NONE) if given is None else given
+    begun = tf.reduce_sum(tf.cast(given != NONE, tf.int32), axis=1)
+    steps = limit + tf.maximum(tf.reduce_max(begun), 0)
+    given = tf.pad(given, [[0, 0], [0, limit]], constant_values=NONE)[:, :steps]
     first = tf.where(tf.range(beams) == 0, 0.0, NEVER)  # all beams begin alike; only one of them counts
     live = _Texts(tf.zeros((batch, beams, 0), tf.int32), tf.tile(first[tf.newaxis], (batch, 1)))
-    nothing = tf.fill((batch, beams, limit), pad)
-    finished = _Texts(nothing, tf.fill((batch, beams), 2 * NEVER))
-    last = tf.fill((batch, beams), start)
+    finished = _Texts(tf.fill((batch, beams, steps), pad), tf.fill((batch, beams), 2 * NEVER))
+    last = tf.broadcast_to(tf.reshape(start, (-1, 1)), (batch, beams))
 
     def going(position: Any, last: Any, live: Any, finished: Any, state: Any) -> Any:
-        return tf.logical_and(position < limit, tf.logical_not(tf.reduce_all(_done(finished))))
+        return tf.reduce_any(~_done(finished) & (position - begun < limit))
 
     def body(position: Any, last: Any, live: _Texts, finished: _Texts, state: Any) -> Any:
         logits, state = step(last, position, state)
+        own, forced = position - begun, given[:, position]  # (batch,): how many are written, what must come
         chances = tf.nn.log_softmax(tf.cast(logits, tf.float32)) + NEVER * tf.one_hot(pad, tf.shape(logits)[2])
-        chances = _ruled(chances, live.ids, position, decoding, end)
-        pieces = tf.shape(chances)[2]
+        chances = _ruled(chances, live.ids, position, own, decoding, end)
+        pieces, is_forced = tf.shape(chances)[2], (forced != NONE)[:, tf.newaxis]
+        only = (1.0 - tf.one_hot(forced, pieces)) * NEVER
+        chances = tf.where(is_forced[:, :, tf.newaxis], only[:, tf.newaxis], chances)
         total = live.scores[:, :, tf.newaxis] + chances
-        ranked = _drawn(total, decoding, position) if decoding.temperature else total
+        ranked = _drawn(total, decoding, place + position) if decoding.temperature else total
         _, best = tf.math.top_k(tf.reshape(ranked, (batch, -1)), 2 * beams)  # a piece more than ends, in every case
         score = tf.gather(tf.reshape(total, (batch, -1)), best, batch_dims=1)
         beam, piece = best // pieces, best % pieces
-        ends = piece == end
+        ends = (piece == end) & ~is_forced
 
-        ids = tf.concat([tf.gather(live.ids, beam, batch_dims=1), piece[:, :, tf.newaxis]], axis=2)
-        ended = tf.where(ends[:, :beams], _normalised(score[:, :beams], position + 1, decoding), 2 * NEVER)
-        ended = tf.where(_done(finished)[:, tf.newaxis], 2 * NEVER, ended)
-        filled = _filled(ids[:, :beams, :-1], limit - position, pad)  # without the end
+        shown = tf.where(is_forced, NONE, piece)
+        ids = tf.concat([tf.gather(live.ids, beam, batch_dims=1), shown[:, :, tf.newaxis]], axis=2)
+        size, more = (own + 1)[:, tf.newaxis], steps - position
+        ended = tf.where(ends[:, :beams], _normalised(score[:, :beams], size, decoding), 2 * NEVER)
+        closed = _done(finished) | (own >= limit)
+        ended = tf.where(closed[:, tf.newaxis], 2 * NEVER, ended)
+        filled = _filled(ids[:, :beams, :-1], more, pad)  # without the end
         finished = _best(_joined(finished, _Texts(filled, ended)), beams)
 
-        live, order = _kept(_Texts(ids, tf.where(ends, NEVER + score, score)), beams)
-        beam = tf.gather(beam, order, batch_dims=1)
+        (ids, score), order = _kept(_Texts(ids, tf.where(ends, NEVER + score, score)), beams)
+        beam, piece = (tf.gather(of, order, batch_dims=1) for of in (beam, piece))
         state = tf.nest.map_structure(lambda t: tf.gather(t, beam, batch_dims=1), state) if beams > 1 else state
-        return position + 1, live.ids[:, :, -1], live, finished, state
+
+        def with_unended() -> _Texts:  # what has no end after so many pieces is answered as it is
+            open_still = ((own + 1 == limit) & ~_done(finished))[:, tf.newaxis]
+            cut = tf.where(open_still, _normalised(score, size, decoding), 2 * NEVER)
+            return _best(_joined(finished, _Texts(_filled(ids, more - 1, pad), cut)), beams)
+
+        finished = tf.cond(tf.reduce_any(own + 1 == limit), with_unended, lambda: finished)
+        return position + 1, piece, _Texts(ids, score), finished, state
 
     invariants = (
         tf.TensorShape([]),
         tf.TensorShape([None, beams]),
         _Texts(tf.TensorShape([None, beams, None]), tf.TensorShape([None, beams])),
-        _Texts(tf.TensorShape([None, beams, limit]), tf.TensorShape([None, beams])),
+        _Texts(tf.TensorShape([None, beams, None]), tf.TensorShape([None, beams])),
         tf.nest.map_structure(lambda t: tf.TensorShape([None, *(d or None for d in t.shape[1:])]), state),
     )
     begin = (tf.constant(0), last, live, finished, state)
-    position, _, live, finished, _ = tf.while_loop(going, body, begin, shape_invariants=invariants)
-    # What has no end after so many pieces is answered as it is.
-    cut = tf.where(_done(finished)[:, tf.newaxis], 2 * NEVER, _normalised(live.scores, position, decoding))
-    unended = tf.ensure_shape(_filled(live.ids, limit - position, pad), (None, beams, limit))
-    found = _best(_joined(finished, _Texts(unended, cut)), 1)
-    ids = found.ids[:, 0]
+    _, _, _, finished, _ = tf.while_loop(going, body, begin, shape_invariants=invariants)
+    found = _best(finished, 1)
+    ids = tf.gather(found.ids[:, 0], begun[:, tf.newaxis] + tf.range(limit), batch_dims=1)
     size = tf.minimum(tf.reduce_sum(tf.cast(ids != pad, tf.float32), axis=1) + 1, float(limit))  # an end is a piece
     score = found.scores[:, 0] * _penalty(size, decoding) / size
     return tf.pad(ids, [[0, 0], [0, longest - limit]], constant_values=pad), score
@@ -215,8 +247,13 @@ def _best(texts: _Texts, count: int) -> _Texts:
     return _kept(texts, count)[0]
 
 
-def _ruled(chances: tf.Tensor, written: tf.Tensor, position: Any, decoding: Decoding, end: int) -> tf.Tensor:
-    """Logarithms of probabilities (batch, beams, pieces) with what the settings forbid made impossible."""
+def _ruled(
+    chances: tf.Tensor, written: tf.Tensor, position: Any, own: tf.Tensor, decoding: Decoding, end: int
+) -> tf.Tensor:
+    """Logarithms of probabilities (batch, beams, pieces) with what the settings forbid made impossible.
+
+    `written` has `NONE` where a piece was given; `own` is how many were not, (batch,).
+    """
     pieces = tf.shape(chances)[2]
     if decoding.repetition_penalty != 1.0:
         there = tf.reduce_sum(tf.one_hot(written, pieces), axis=2) > 0
@@ -224,7 +261,7 @@ def _ruled(chances: tf.Tensor, written: tf.Tensor, position: Any, decoding: Deco
     if decoding.no_repeat:
         chances += NEVER * _repeating(written, position, decoding.no_repeat, tf.shape(chances))
     if decoding.min_length:
-        early = tf.cast(position < decoding.min_length, tf.float32)
+        early = tf.cast(own < decoding.min_length, tf.float32)[:, tf.newaxis, tf.newaxis]
         chances += NEVER * early * tf.one_hot(end, pieces)
     return chances
 
@@ -234,9 +271,10 @@ def _repeating(written: tf.Tensor, position: Any, size: int, shape: tf.Tensor) -
 
     def found() -> tf.Tensor:
         places = position - size + 1  # beginnings of what was written whole
-        same = tf.ones((shape[0], shape[1], places), tf.bool)
+        same = written[:, :, size - 1 :] != NONE
         for i in range(size - 1):
-            same &= written[:, :, i : places + i] == written[:, :, places + i, tf.newaxis]
+            one, other = written[:, :, i : places + i], written[:, :, places + i, tf.newaxis]
+            same &= (one == other) & (one != NONE)
         where = tf.where(same)
         next_one = tf.gather_nd(written[:, :, size - 1 :], where)
         index = tf.concat([where[:, :2], tf.cast(next_one, tf.int64)[:, tf.newaxis]], axis=1)

@@ -1,6 +1,7 @@
 """Encoded rows: what a task's `encode` gives and what batches are made of."""
 
 import mmap
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,19 @@ def as_arrays(value: Any) -> Any:
         splits = value.row_splits.numpy()
         return Ragged(value.flat_values.numpy(), splits[:-1], np.diff(splits))
     return value if isinstance(value, (Ragged, Shared)) else np.asanyarray(value)
+
+
+def each(value: Any) -> list[np.ndarray]:
+    """The rows of a `tf.RaggedTensor` or `Ragged`, each for itself."""
+    rows = as_arrays(value)
+    return [rows.values[begin : begin + size] for begin, size in zip(rows.starts, rows.lengths, strict=True)]
+
+
+def from_each(rows: Sequence[np.ndarray], dtype: str = "int32", own: bool = False) -> Ragged:
+    """`each` undone."""
+    counts = np.array([len(row) for row in rows], int)
+    values = np.concatenate(rows).astype(dtype) if rows else np.zeros(0, dtype)
+    return Ragged(values, np.cumsum(counts) - counts, counts, own=own)
 
 
 def lengths(x: dict[str, Any]) -> np.ndarray:

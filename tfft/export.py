@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from tfft import handover, proving
+from tfft import handover, lora, proving
 from tfft.errors import ExportError, InvalidValueError
 from tfft.precision import quantize
 from tfft.runs import Run, new_folder
@@ -55,7 +55,8 @@ def export_saved_model(
     if precision != "float32":
         quantize(run, precision, rows, bound)
     with new_folder(root / str(version)) as scratch:
-        write_saved_model(run, scratch)
+        with lora.merged(run.model):
+            write_saved_model(run, scratch)
         handover.write_extra(run, scratch, precision)
         refuse_faults(proving.prove(scratch, serving, str(version)))
     handover.write_beside(run, root)

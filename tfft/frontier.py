@@ -60,6 +60,9 @@ def layout(prefix: keras.Model, suffix: keras.Model, rows: Examples) -> dict[str
     padding = paddings(prefix, rows)
     stored = {n: take(v, np.arange(2), long, padding.get(n, 0)) for n, v in x.items()}
     expected, got = (np.asarray(keras.tree.flatten(suffix(v, training=False))[0]) for v in (other, stored))
+    if len(expected.shape) > 2 and expected.shape[1] == long:  # what is said of padding is not looked at
+        inside = np.arange(long) < counts[picked[:2], np.newaxis]
+        expected, got = expected[inside], got[inside]
     if not np.allclose(expected, got, rtol=1e-3, atol=1e-4 * max(np.abs(expected).max(), 1e-6)):
         return "this model's answers depend on how far a text was padded, so stored outputs would not be its own"
     return found

@@ -3,11 +3,13 @@
 Guarded by `tests/test_graph.py` for every backbone family; `setup.cfg` bounds the Keras version for its sake.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfft.errors import InvalidValueError
 
@@ -124,6 +126,30 @@ def _takes_first(node: Any) -> bool:
         return False
     whole, keys = slice(None), node.arguments.args[1:]
     return len(keys) == 1 and isinstance(keys[0], tuple) and keys[0] in ((whole, 0), (whole, 0, whole))
+
+
+@contextlib.contextmanager
+def plain_slice_update() -> Iterator[None]:
+    """Within, `keras.ops.slice_update` is made of ordinary operations.
+
+    Keras 3.15 makes it of `XlaDynamicUpdateSlice`, which TensorFlow Serving refuses ("XLA compilation disabled") and
+    TensorFlow compiles anew for every shape; KerasHub's language models keep keys and values by it.
+    """
+    from keras.src.backend.tensorflow import core
+
+    kept = core.slice_update
+    core.slice_update = _slice_update
+    try:
+        yield
+    finally:
+        core.slice_update = kept
+
+
+def _slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
+    before = tf.cast(tf.stack(list(start_indices)), tf.int32)
+    around = tf.stack([before, tf.shape(inputs) - before - tf.shape(updates)], axis=1)
+    there = tf.pad(tf.ones_like(updates, tf.bool), around)
+    return tf.where(there, tf.pad(updates, around), inputs)
 
 
 def output_structure(model: keras.Model) -> Any:

@@ -12,7 +12,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfft.catalog import CATALOG
 from tfft.evaluation import predict, served
-from tfft.examples import Examples
+from tfft.examples import Examples, each
 from tfft.proving import EXTRA, GOLDEN, WARMUP
 from tfft.runs import Run, write_json
 
@@ -74,7 +74,7 @@ def golden(run: Run) -> dict[str, Any]:
     }
     return {
         "texts": texts,
-        "token_ids": (whole if run.task.windowed else cut).x["token_ids"].to_list(),
+        "token_ids": [row.tolist() for row in each((whole if run.task.windowed else cut).x["token_ids"])],
         "labels": run.facts.get("labels"),
         "outputs": {name: value.tolist() for name, value in answers.items() if value.dtype.kind == "f"},
     }

@@ -3,6 +3,10 @@
 from typing import Any
 
 import keras
+import numpy as np
+
+from tfft.errors import DataError
+from tfft.examples import Ragged, as_arrays
 
 
 @keras.saving.register_keras_serializable(package="tfft")
@@ -46,3 +50,26 @@ class Perplexity(keras.metrics.Mean):
     def result(self) -> Any:
         """Over all that was seen."""
         return keras.ops.exp(super().result())
+
+
+def counted(outputs: Ragged, values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs and values of as many rows of the same lengths, one after another: (tokens, numbers), (tokens,)."""
+    values = as_arrays(values)
+    mine, theirs = (
+        [np.arange(begin, begin + size) for begin, size in zip(rows.starts, rows.lengths, strict=True)]
+        for rows in (outputs, values)
+    )
+    return outputs.values[np.concatenate(mine)], values.values[np.concatenate(theirs)]
+
+
+def perplexity(outputs: Ragged, weight: Any) -> dict[str, float]:
+    """e to the mean of minus the logarithms of the tokens that count, and how many do.
+
+    Raises:
+        DataError: none does.
+    """
+    found, counts = counted(outputs, weight)
+    found = found[counts > 0]
+    if not len(found):
+        raise DataError("no token of these rows counts. Expected rows with targets")
+    return {"perplexity": float(np.exp(-found[:, 0].mean(dtype=float))), "tokens": len(found)}

@@ -13,7 +13,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from tfft import arithmetic, backbones, caching, data, plots, runs, tokenizing
+from tfft import arithmetic, backbones, caching, data, lora, plots, runs, tokenizing
 from tfft.advising import Advice, advise
 from tfft.errors import DataError, InvalidValueError, NotFoundError
 from tfft.evaluation import answers, evaluate, predict
@@ -24,7 +24,7 @@ from tfft.recipe import OPTIONS, Recipe, as_json, columns_of, from_mapping, reso
 from tfft.runs import Run
 from tfft.seeding import set_seed
 from tfft.tasks import get_task
-from tfft.tasks.task import Answer, Facts, Scores, Task, answering_model
+from tfft.tasks.task import Answer, Facts, Scores, Task, answering_model, on_backbone
 from tfft.training import as_columns, fit
 
 log = logging.getLogger(__name__)
@@ -61,14 +61,18 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     with contextlib.ExitStack() as stack:
         with _timed(seconds, "load"):
             task = get_task(recipe.task)
-            recipe = dataclasses.replace(recipe, **_options(recipe, task))
+            _options(recipe, task)  # better refused now than after loading
+            policy = recipe.freeze or (task.freeze if recipe.lora is None else "none")
+            lora.check_policy(policy, recipe.lora)
             splits = _load_data(recipe, task)
-            facts = task.learn(splits["train"], **{name: getattr(recipe, name) for name in task.options})
             folder = backbones.resolve(recipe.backbone)
             backbone, tokenizer = backbones.load_backbone(folder)
-            policy = recipe.freeze or task.freeze
-            recipe = dataclasses.replace(recipe, freeze=policy)
+            task = on_backbone(task, backbone, tokenizer)
+            recipe = dataclasses.replace(recipe, freeze=policy, **_options(recipe, task))
+            facts = task.learn(splits["train"], **{name: getattr(recipe, name) for name in task.options})
             freeze(backbone, policy)
+            if recipe.lora is not None:
+                lora.adapt(backbone, recipe.lora)
             runs.check_space(recipe.out, backbone)
             recipe = dataclasses.replace(recipe, precision=arithmetic.choose(recipe.precision))
             stack.enter_context(arithmetic.arithmetic(recipe.precision))
@@ -92,6 +96,10 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             settings = _fit_settings(recipe, task, tokenizer, facts)
             if not task.metrics and "validation" in splits:  # what Keras has no metric for is scored after every epoch
                 settings["score"] = _scorer(task, examples["validation"], splits["validation"], facts)
+            before: dict[str, Scores] = {}
+            if task.by_likelihood:  # what is pretrained can be judged already
+                _, before = _judged(model, splits, examples, task, facts, None)
+                log.info("before training: %s", _said(before, task.headline[0]))
             history = fit(model, examples["train"], examples.get("validation"), cache=cache, **settings)
         with _timed(seconds, "evaluate"):
             facts, scores = _judged(model, splits, examples, task, facts, cache)
@@ -106,6 +114,7 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
                 write_samples(found, scratch / f"samples_{name}.csv")
         metrics = {
             **scores,
+            **({"before": before} if before else {}),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "rows": {name: len(rows) for name, rows in splits.items()},
             "duplicates": repeated,
@@ -133,11 +142,11 @@ def _judged(
     examples: dict[str, Examples],
     task: Task,
     facts: Facts,
-    cache: caching.Cache,
+    cache: caching.Cache | None,
 ) -> tuple[Facts, dict[str, Scores]]:
     """The scores of the held-out rows, and the facts with what the validation rows fix."""
     scores = {}
-    model = answering_model(task, model, facts)
+    model = model if task.by_likelihood else answering_model(task, model, facts)
     if "validation" in splits:
         rows, encoded = splits["validation"], examples["validation"]
         outputs = predict(model, encoded, cache=cache, description="validation rows")
@@ -146,6 +155,10 @@ def _judged(
     if "test" in splits:
         scores["test"] = evaluate(model, splits["test"], examples["test"], task, facts, cache)
     return facts, scores
+
+
+def _said(scores: Mapping[str, Scores], metric: str) -> str:
+    return ", ".join(f"{split} {metric} {found[metric]:.2f}" for split, found in scores.items())
 
 
 def advise_data(
@@ -202,7 +215,7 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str] | None = N
     rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
     data.with_answers(rows, run.task)
     with arithmetic.arithmetic(run.config.get("precision", "float32")):  # as in training, so the scores are the same
-        return evaluate(run.answering, rows, runs.run_examples(run, rows), run.task, run.facts)
+        return evaluate(run.judged, rows, runs.run_examples(run, rows), run.task, run.facts)
 
 
 def predict_texts(run: Run, texts: Sequence[str | Mapping[str, str]]) -> list[Answer]:
@@ -306,6 +319,7 @@ def _resolved(recipe: Recipe, task: Task, backbone: Any, folder: Path, train: Ex
     if task.warm and recipe.pooling is None:  # the vector that was trained
         recipe = dataclasses.replace(recipe, pooling="trained")
     found = {"label_smoothing": 0.0, "average": 1} | dict(task.defaults) | {"max_length": longest}
+    found |= {} if recipe.lora is None else {"learning_rate": lora.LEARNING_RATE}
     recipe = resolve(recipe, frozen=bool(task.warm) or not backbone.trainable_variables, **found)
     if not task.pooled:
         recipe = dataclasses.replace(recipe, pooling=None)

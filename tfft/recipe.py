@@ -42,7 +42,8 @@ MODES = ("auto", "always", "never")
 DTYPES = ("float32", "float16", "bfloat16")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DECAYS = ("cosine", "inverse-sqrt", "constant")
-OPTIONS = ("decoder_layers", "vocabulary_size", "target_length", "decoding", "copy")  # only some tasks have them
+# only some tasks have them
+OPTIONS = ("decoder_layers", "vocabulary_size", "target_length", "decoding", "copy", "template")
 POOLING = ("trained", "mean", "cls", "max", "pooled", "blocks")
 
 
@@ -121,6 +122,14 @@ class Recipe:
         None,
         "likewise: how it writes, such as beams=4,length_penalty=1 or temperature=0.8,top_p=0.9",
         Rule(lambda v: all(name.strip("=").count("=") == 1 for name in v), "pairs such as beams=4"),
+    )
+    template: str | None = _setting(
+        None,
+        "text-generation: how a prompt and its response are one text, such as 'Question: {prompt} Answer: {response}'; "
+        "by default with a space between",
+    )
+    lora: int | None = _setting(
+        None, "only adapters of this rank on attention learn, in the blocks that are not frozen; 8 is usual", _COUNT
     )
     seed: int = _setting(0, "of splits, initial weights, shuffling and dropout", _NOT_NEGATIVE)
     cache: str = _setting(

@@ -21,13 +21,14 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from tfft import lora
 from tfft.backbones import load_backbone
 from tfft.decoding import Decoding, from_pairs
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.examples import Examples
 from tfft.seeding import is_seed
 from tfft.tasks import get_task
-from tfft.tasks.task import Facts, Task, answering_model
+from tfft.tasks.task import Facts, Task, answering_model, on_backbone
 
 # config.json       the recipe, as resolved
 # environment.json  versions, command, machine
@@ -36,6 +37,7 @@ from tfft.tasks.task import Facts, Task, answering_model
 # metrics.json      scores, seconds, rows
 # preset/           the backbone and its tokenizer as a KerasHub preset: `--backbone runs/x/preset` goes on from it
 # head.safetensors  the head's weights
+# adapter.safetensors  with lora: the adapters; the preset is then what is beneath them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Run:
     def answering(self) -> keras.Model:
         """The model that answers; `model`, but where the task has another for it."""
         return answering_model(self.task, self.model, self.facts)
+
+    @property
+    def judged(self) -> keras.Model:
+        """The model whose outputs are scored."""
+        return self.model if self.task.by_likelihood else self.answering
 
 
 @contextlib.contextmanager
@@ -120,9 +127,12 @@ def run_examples(run: Run, rows: pd.DataFrame) -> Examples:
 
 def save_run(folder: Path, run: Run, backbone: Any, history: Mapping[str, np.ndarray]) -> None:
     """Write a run into an existing folder, best one from `new_folder`; all but `metrics.json`."""
-    backbone.save_to_preset(folder / "preset")
+    with lora.apart(backbone):
+        backbone.save_to_preset(folder / "preset")
     run.tokenizer.save_to_preset(folder / "preset")
     save_file(_head_weights(run.model, backbone), folder / "head.safetensors")
+    if lora.adapters(backbone):
+        save_file(lora.weights(backbone), folder / lora.FILE)
     columns = list(history)
     lines = [",".join(columns), *(",".join(str(value) for value in row) for row in zip(*history.values(), strict=True))]
     (folder / "history.csv").write_text("\n".join(lines) + "\n", "utf-8")
@@ -151,7 +161,10 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         if name not in config:
             raise InvalidValueError(f"{path / 'config.json'} has no {name!r}: it is not the file training wrote")
     task = get_task(config["task"])
-    backbone, tokenizer = load_backbone(path / "preset")
+    backbone, tokenizer = load_backbone(path / "preset", merge=False)
+    task = on_backbone(task, backbone, tokenizer)
+    if (path / lora.FILE).exists():
+        lora.restore(backbone, lora.read(path / lora.FILE))
     try:
         model = task.head(backbone, facts, pooling=config["pooling"], dropout=config["dropout"])
     except (KeyError, TypeError) as error:

@@ -5,6 +5,7 @@ own packer is not used: it pads to the preset's length and puts `TFText>RoundRob
 TensorFlow Serving 2.13 to 2.19 does not know (docs/architecture.md).
 """
 
+import base64
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfft import vocabulary
 from tfft.cleaning import clean
 from tfft.errors import InvalidValueError
 from tfft.examples import Examples, lengths
@@ -71,6 +73,33 @@ def piece_texts(tokenizer: Any) -> list[str]:
     ids = np.arange(tokenizer.vocabulary_size())
     with tf.init_scope():  # where an export asks first, the pieces are still plain text, not a part of its graph
         return [str(piece) for piece in tokenizer.detokenize(tf.RaggedTensor.from_row_lengths(ids, np.ones_like(ids)))]
+
+
+def written(tokenizer: Any, ids: tf.Tensor) -> tf.Tensor:
+    """The texts that ids (batch, length) stand for, (batch,), with the spaces pieces begin with; others add nothing.
+
+    Bytes that are no UTF-8, as where one stopped within a character, become U+FFFD.
+    """
+    table = tf.constant([*_piece_bytes(tokenizer), b""])
+    last = len(_piece_bytes(tokenizer))
+    texts = tf.strings.reduce_join(tf.gather(table, tf.where((ids < 0) | (ids > last), last, ids)), axis=1)
+    return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+
+
+@functools.lru_cache(maxsize=4)
+def _piece_bytes(tokenizer: Any) -> list[bytes]:
+    """What each id adds to a text, in UTF-8; special ones nothing."""
+    if hasattr(tokenizer, "merges"):  # bytes, each spelled by a character that can be printed
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        rest = iter(range(256, 512))
+        spelled = {chr(byte if byte in printable else next(rest)): byte for byte in range(256)}
+        special = set(tokenizer.special_tokens)
+        found = [b""] * (max(tokenizer.vocabulary.values()) + 1)
+        for piece, number in tokenizer.vocabulary.items():
+            if piece not in special and all(letter in spelled for letter in piece):
+                found[number] = bytes(spelled[letter] for letter in piece)
+        return found
+    return vocabulary.pieces(base64.b64encode(tokenizer.proto).decode("ascii"))
 
 
 def padded_ids(

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfft import activations, caching, freezing, fusing
+from tfft import activations, caching, freezing, fusing, lora
 from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, Arrange, Redraw, batches
 from tfft.caching import Cache
 from tfft.defaults import defaults
@@ -245,7 +245,8 @@ def _stored(
 
 def _fingerprints(model: keras.Model) -> tuple[dict[str, str], dict[str, str]]:
     # By layer, not by variable: the running means of a BatchNorm that learns move too, and are no trainable variables.
-    frozen = [v for layer in model.layers if not layer.trainable for v in layer.variables if not is_seed(v)]
+    frozen = [v for layer in model.layers if not layer.trainable for v in layer.variables]
+    frozen = [v for v in [*frozen, *lora.beneath(model)] if not is_seed(v)]
     return freezing.fingerprints(frozen), freezing.fingerprints(model.trainable_variables)
 
 

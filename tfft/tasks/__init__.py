@@ -20,6 +20,7 @@ TASKS = {
     "question-answering": "the words of a text that answer a question about it",
     "translation": "a text in another language, by a decoder that learns from pairs of texts",
     "summarization": "a short text for a long one: a headline, a subject line, an abstract",
+    "text-generation": "text that goes on as yours does, or answers prompts, by a pretrained decoder",
     "few-shot": "one label for a text from 4 to 64 rows a label: the backbone learns from pairs of them first",
     "masked-lm": "read on in unlabelled text of your own before fine-tuning on labels: hidden words are guessed",
 }

@@ -17,9 +17,9 @@ from tfft import masking, offsets, packing, tokenizing
 from tfft.batching import Redraw
 from tfft.cleaning import clean
 from tfft.errors import DataError
-from tfft.examples import Examples, Ragged, as_arrays
+from tfft.examples import Examples, Ragged
 from tfft.guessing import BEST, GIVEN, UNKNOWN, hidden_head
-from tfft.likelihood import Unlikelihood
+from tfft.likelihood import Unlikelihood, counted
 from tfft.tasks import text_classification as single
 from tfft.tasks import token_classification as tagging
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight, refuse_smoothing
@@ -161,10 +161,7 @@ def loss(facts: Facts, label_smoothing: float = 0.0) -> keras.losses.Loss:
 
 def score(outputs: Ragged, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Scores:
     """Share of the hidden tokens that were guessed, and perplexity: e to the mean of minus the logarithms of theirs."""
-    hidden = as_arrays(examples.x["hidden"])
-    where = [np.arange(begin, begin + size) for begin, size in zip(outputs.starts, outputs.lengths, strict=True)]
-    own = [np.arange(begin, begin + size) for begin, size in zip(hidden.starts, hidden.lengths, strict=True)]
-    found, wanted = outputs.values[np.concatenate(where)], hidden.values[np.concatenate(own)]
+    found, wanted = counted(outputs, examples.x["hidden"])
     asked = wanted >= 0
     found, wanted = found[asked], wanted[asked]
     if not len(wanted):

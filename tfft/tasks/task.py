@@ -46,6 +46,9 @@ class Task:
         defaults: settings that are other than `tfft.defaults` has them.
         answering: (model, facts) -> the model that answers, where it is another than the one that learns: one that
             writes. Its outputs are what `score` and `serve` get.
+        by_likelihood: whether it is judged by how likely it finds the rows' targets: `score` then gets outputs of the
+            model that learns, not of the one that answers. A pretrained model is judged so before it learns, too.
+        on: (backbone, tokenizer) -> the same task as it is on that backbone, where it is not the same on all.
         stratify: whether held-out splits keep the target's distribution.
         metrics: Keras metrics shown while training, by name or made.
         cut: (examples, tokenizer, max_length) -> (examples of at most so many tokens, how many rows lost some). It may
@@ -82,6 +85,8 @@ class Task:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     answering: Callable[[keras.Model, Facts], keras.Model] | None = None
+    by_likelihood: bool = False
+    on: Callable[[keras.Model, Any], "Task"] | None = None
     stratify: bool = False
     metrics: Sequence[Any] = ()
     cut: Callable[[Examples, Any, int], tuple[Examples, int]] = tokenizing.truncate_examples
@@ -95,6 +100,11 @@ class Task:
     freeze: str = "all"
     pooled: bool = True
     apart: Sequence[str] = ()
+
+
+def on_backbone(task: Task, backbone: keras.Model, tokenizer: Any) -> Task:
+    """The task as it is on a backbone."""
+    return task if task.on is None else task.on(backbone, tokenizer)
 
 
 def answering_model(task: Task, model: keras.Model, facts: Facts) -> keras.Model:

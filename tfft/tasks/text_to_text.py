@@ -4,7 +4,6 @@ The encoder is any pretrained one; the decoder above it is new and writes in a v
 training targets (Rothe et al. 2020, arXiv 1907.12461, without the pretrained decoder).
 """
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +14,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfft import copying, decoding, packing, text_metrics, tokenizing, vocabulary
+from tfft import backbones, copying, packing, text_metrics, tokenizing, vocabulary
 from tfft.decoder import Decoder, NextPiece, attention_heads
+from tfft.decoding import Decoding, as_facts
 from tfft.examples import Examples, Ragged, as_arrays
 from tfft.heads import OUTPUT, padding_mask, sequence_output
 from tfft.likelihood import Perplexity, Unlikelihood
+from tfft.tasks import pretrained_text_to_text as pretrained
 from tfft.tasks import text_classification as single
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight
 from tfft.writing import Writer
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 TARGET = "target_ids"  # the model's input that holds what is to be written
 DECODER = "head_decoder"
+
+Judge = Callable[[Sequence[str], pd.DataFrame], Scores]  # (what was written, rows) -> metrics
 
 OPTIONS: dict[str, Any] = {
     "decoder_layers": 3,
@@ -57,11 +60,21 @@ def text_to_text(
     target: str,
     columns: Mapping[str, Sequence[str]],
     options: Mapping[str, Any],
+    judge: Judge,
     defaults: Mapping[str, Any] = DEFAULTS,
     **rest: Any,
 ) -> Task:
-    """A task of rows `source`, `target`, by these names; `rest` are fields of `Task`, `score` among them."""
-    return Task(
+    """A task of rows `source`, `target`, by these names, scored by `judge`; `rest` are fields of `Task`.
+
+    On a backbone that has a decoder of its own, it is what `tfft.tasks.pretrained_text_to_text` makes of it.
+    """
+
+    def on(backbone: keras.Model, tokenizer: Any) -> Task:
+        if backbones.has_decoder(backbone):
+            return pretrained.text_to_text(task, judge, backbone, tokenizer)
+        return task
+
+    task = Task(
         name=name,
         columns=columns,
         inputs=(source,),
@@ -75,13 +88,16 @@ def text_to_text(
         answering=answering,
         loss=loss,
         metrics=(Perplexity,),
+        score=functools.partial(score, judge),
         serve=serve,
         cut=cut,
         feed=feed,
         tables=tables,
+        on=on,
         pooled=False,
         **rest,
     )
+    return task
 
 
 def check(source: str, target: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
@@ -114,24 +130,13 @@ def learn(
     # All but one in a thousand are kept whole.
     longest = int(-(-np.quantile(lengths, 0.999) // 8) * 8) if target_length is None else target_length
     log.info("vocabulary: %d pieces, at most %d a target", vocabulary.size(model), longest)
-    facts = {
+    return {
         "vocabulary": model,
         "longest": longest,
         "decoder_layers": decoder_layers,
-        "decoding": _decoding(decoding),
+        "decoding": as_facts(decoding),  # better refused now than after the training
         "copy": copy,
     }
-    _settings(facts)  # better refused now than after the training
-    return facts
-
-
-def _decoding(pairs: Sequence[str]) -> dict[str, Any]:
-    given = dict(pair.split("=", 1) for pair in pairs)
-    return dataclasses.asdict(decoding.from_pairs(given))
-
-
-def _settings(facts: Facts) -> decoding.Decoding:
-    return decoding.from_pairs(facts["decoding"])
 
 
 def encode(
@@ -247,7 +252,7 @@ def answering(model: keras.Model, facts: Facts) -> keras.Model:
     _, encoded, mask = decoder.input
     inputs = {name: tensor for name, tensor in model.input.items() if name != TARGET}
     copied = [inputs[name] for name in (copying.IDS, copying.PLACES) if name in inputs]
-    writer = Writer(decoder, model.get_layer(OUTPUT), _settings(facts), name=OUTPUT)
+    writer = Writer(decoder, model.get_layer(OUTPUT), Decoding(**facts["decoding"]), name=OUTPUT)
     return keras.Model(inputs, writer(encoded, mask, *copied))
 
 
@@ -261,17 +266,20 @@ def texts(outputs: np.ndarray, facts: Facts) -> list[str]:
     return vocabulary.decoded(facts["vocabulary"], outputs[:, 1:].astype(int).tolist())
 
 
-def score(
+def score(judge: Judge, outputs: np.ndarray, examples: Examples, rows: pd.DataFrame, facts: Facts) -> Scores:
+    """What `judge` says of the texts that were written."""
+    return judge(texts(outputs, facts), rows)
+
+
+def judge(
     scores: Callable[[Sequence[str], Sequence[str]], Scores],
     source: str,
     target: str,
-    outputs: np.ndarray,
-    examples: Examples,
+    written: Sequence[str],
     rows: pd.DataFrame,
-    facts: Facts,
 ) -> Scores:
     """Scores of what was written against the targets, and the best, the median and the worst of it."""
-    written, wanted = texts(outputs, facts), rows[target].tolist()
+    wanted = rows[target].tolist()
     found = scores(written, wanted) | {
         "empty": float(np.mean([not text.strip() for text in written])),
         "repeated": text_metrics.repeated(written),

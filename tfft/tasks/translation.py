@@ -12,5 +12,5 @@ TASK = shared.text_to_text(
     columns={"source": ("src", "source_text", "text", "en"), "target": ("tgt", "target_text", "translation")},
     options={},
     headline=("bleu", "chrf", "ter"),
-    score=functools.partial(shared.score, text_metrics.translation, "source", "target"),
+    judge=functools.partial(shared.judge, text_metrics.translation, "source", "target"),
 )
