@@ -26,6 +26,8 @@ SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 1
 KEPT: list[Any] = []  # see tfft.backbones._KEPT
 
 FAMILIES = ("bert", "distilbert", "roberta", "albert")
+CAUSAL = ("llama", "gpt2", "gemma")  # decoders
+SEQ2SEQ = ("bart", "t5")  # encoders with a decoder of their own
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,8 @@ def build(family: str, scratch: Path) -> tuple[Any, Any]:
     import keras_hub
 
     keras.utils.set_random_seed(7)
+    if family in (*CAUSAL, *SEQ2SEQ):
+        return build_writer(family, scratch)
     tokenizer = {"roberta": _bpe, "albert": _sentencepiece}.get(family, _wordpiece)(family, scratch)
     size = {**SIZES, "vocabulary_size": tokenizer.vocabulary_size()}
     models = keras_hub.models
@@ -62,6 +66,55 @@ def build(family: str, scratch: Path) -> tuple[Any, Any]:
     if family == "roberta":
         return models.RobertaBackbone(**size), tokenizer
     return models.AlbertBackbone(**size, embedding_dim=4, num_groups=1), tokenizer
+
+
+def build_writer(family: str, scratch: Path) -> tuple[Any, Any]:
+    """The same of a family that writes: 2 blocks, width 16."""
+    import keras_hub
+
+    models = keras_hub.models
+    tokenizer = _bpe(family, scratch) if family in ("gpt2", "bart") else _byte_fallback(family, scratch)
+    size = {"vocabulary_size": tokenizer.vocabulary_size(), "num_layers": 2, "hidden_dim": 16, "intermediate_dim": 32}
+    heads = {"num_query_heads": 2, "num_key_value_heads": 1}
+    if family == "llama":
+        return models.LlamaBackbone(**size, **heads), tokenizer
+    if family == "gemma":
+        return models.GemmaBackbone(**size, **heads, head_dim=8), tokenizer
+    if family == "gpt2":
+        return models.GPT2Backbone(**size, num_heads=2, max_sequence_length=128, dropout=0.0), tokenizer
+    if family == "bart":
+        return models.BartBackbone(**size, num_heads=2, max_sequence_length=64, dropout=0.0), tokenizer
+    return models.T5Backbone(**size, num_heads=2, dropout=0.0), tokenizer
+
+
+def _byte_fallback(family: str, scratch: Path) -> Any:
+    """SentencePiece that spells what it does not know in bytes, with the special tokens of a family."""
+    import keras_hub
+    import sentencepiece
+
+    prefix = scratch / family
+    special = {
+        "llama": {"unk": "<unk>", "bos": "<s>", "eos": "</s>"},
+        "gemma": {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"},
+        "t5": {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"},
+    }[family]
+    named = {f"{name}_piece": piece for name, piece in special.items()}
+    numbers = {f"{name}_id": number for number, name in enumerate(special)}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(WORDS)] * 4),
+        model_prefix=str(prefix),
+        vocab_size=340,
+        hard_vocab_limit=False,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        **({"pad_id": -1, "bos_id": -1} | named | numbers),
+    )
+    models = keras_hub.models
+    kind = {"llama": models.LlamaTokenizer, "gemma": models.GemmaTokenizer, "t5": models.T5Tokenizer}[family]
+    return kind(proto=f"{prefix}.model")
 
 
 def _wordpiece(family: str, scratch: Path) -> Any:
@@ -81,7 +134,7 @@ def _bpe(family: str, scratch: Path) -> Any:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     extra = iter(range(256, 512))
     letters = [chr(b) if b in printable else chr(next(extra)) for b in range(256)]
-    pieces, merges = ["<s>", "<pad>", "</s>", "<unk>", *letters], []
+    pieces, merges = ["<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>", *letters], []
     for word in WORDS:
         for spelled in (word, f"\u0120{word}"):
             built = spelled[0]
@@ -91,7 +144,9 @@ def _bpe(family: str, scratch: Path) -> Any:
                 pieces.append(built)
     pieces.append("<mask>")
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    return keras_hub.models.RobertaTokenizer(vocabulary=vocabulary, merges=list(dict.fromkeys(merges)))
+    models = keras_hub.models
+    kind = {"gpt2": models.GPT2Tokenizer, "bart": models.BartTokenizer}.get(family, models.RobertaTokenizer)
+    return kind(vocabulary=vocabulary, merges=list(dict.fromkeys(merges)))
 
 
 def _sentencepiece(family: str, scratch: Path) -> Any:

@@ -101,9 +101,10 @@ def slow(
                 finished.append((normal(score, len(ids)), score, ids[:-1], len(ids)))
         finished = sorted(finished, key=lambda one: -one[0])[: decoding.beams]
         live = [one for one in options if one[1][-1] != END][: decoding.beams]
-        if len(finished) == decoding.beams:
+        best_going = max((normal(score, len(ids)) for score, ids in live), default=-math.inf)
+        if len(finished) == decoding.beams and finished[0][0] >= best_going:
             break
-    if len(finished) < decoding.beams:
+    else:
         finished += [(normal(score, len(ids)), score, ids, len(ids)) for score, ids in live]
     best = max(finished, key=lambda one: one[0])
     return best[2], best[1] / best[3]

@@ -132,8 +132,9 @@ def decode(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Write a text for each row.
 
-    Rows do not depend on each other. Of candidates that end, those among the `beams` likeliest are finished; a row is
-    done once it has as many finished texts as beams.
+    Rows do not depend on each other. Of candidates that end, those among the `beams` likeliest are finished. A row is
+    done once it has as many finished texts as beams, and the best of them is better than the best that goes on would be
+    if it ended here.
 
     Args:
         step: gives logits.
@@ -163,10 +164,10 @@ def decode(
     finished = _Texts(tf.fill((batch, beams, steps), pad), tf.fill((batch, beams), 2 * NEVER))
     last = tf.broadcast_to(tf.reshape(start, (-1, 1)), (batch, beams))
 
-    def going(position: Any, last: Any, live: Any, finished: Any, state: Any) -> Any:
-        return tf.reduce_any(~_done(finished) & (position - begun < limit))
+    def going(position: Any, last: Any, live: Any, finished: Any, done: Any, state: Any) -> Any:
+        return tf.reduce_any(~done & (position - begun < limit))
 
-    def body(position: Any, last: Any, live: _Texts, finished: _Texts, state: Any) -> Any:
+    def body(position: Any, last: Any, live: _Texts, finished: _Texts, done: Any, state: Any) -> Any:
         logits, state = step(last, position, state)
         own, forced = position - begun, given[:, position]  # (batch,): how many are written, what must come
         chances = tf.nn.log_softmax(tf.cast(logits, tf.float32)) + NEVER * tf.one_hot(pad, tf.shape(logits)[2])
@@ -185,8 +186,7 @@ def decode(
         ids = tf.concat([tf.gather(live.ids, beam, batch_dims=1), shown[:, :, tf.newaxis]], axis=2)
         size, more = (own + 1)[:, tf.newaxis], steps - position
         ended = tf.where(ends[:, :beams], _normalised(score[:, :beams], size, decoding), 2 * NEVER)
-        closed = _done(finished) | (own >= limit)
-        ended = tf.where(closed[:, tf.newaxis], 2 * NEVER, ended)
+        ended = tf.where((done | (own >= limit))[:, tf.newaxis], 2 * NEVER, ended)
         filled = _filled(ids[:, :beams, :-1], more, pad)  # without the end
         finished = _best(_joined(finished, _Texts(filled, ended)), beams)
 
@@ -194,23 +194,27 @@ def decode(
         beam, piece = (tf.gather(of, order, batch_dims=1) for of in (beam, piece))
         state = tf.nest.map_structure(lambda t: tf.gather(t, beam, batch_dims=1), state) if beams > 1 else state
 
+        going_on = _normalised(score, size, decoding)[:, 0]
+        done |= tf.reduce_all(finished.scores > NEVER, axis=1) & (finished.scores[:, 0] >= going_on)
+
         def with_unended() -> _Texts:  # what has no end after so many pieces is answered as it is
-            open_still = ((own + 1 == limit) & ~_done(finished))[:, tf.newaxis]
+            open_still = ((own + 1 == limit) & ~done)[:, tf.newaxis]
             cut = tf.where(open_still, _normalised(score, size, decoding), 2 * NEVER)
             return _best(_joined(finished, _Texts(_filled(ids, more - 1, pad), cut)), beams)
 
         finished = tf.cond(tf.reduce_any(own + 1 == limit), with_unended, lambda: finished)
-        return position + 1, piece, _Texts(ids, score), finished, state
+        return position + 1, piece, _Texts(ids, score), finished, done, state
 
     invariants = (
         tf.TensorShape([]),
         tf.TensorShape([None, beams]),
         _Texts(tf.TensorShape([None, beams, None]), tf.TensorShape([None, beams])),
         _Texts(tf.TensorShape([None, beams, None]), tf.TensorShape([None, beams])),
+        tf.TensorShape([None]),
         tf.nest.map_structure(lambda t: tf.TensorShape([None, *(d or None for d in t.shape[1:])]), state),
     )
-    begin = (tf.constant(0), last, live, finished, state)
-    _, _, _, finished, _ = tf.while_loop(going, body, begin, shape_invariants=invariants)
+    begin = (tf.constant(0), last, live, finished, tf.fill((batch,), False), state)
+    _, _, _, finished, _, _ = tf.while_loop(going, body, begin, shape_invariants=invariants)
     found = _best(finished, 1)
     ids = tf.gather(found.ids[:, 0], begun[:, tf.newaxis] + tf.range(limit), batch_dims=1)
     size = tf.minimum(tf.reduce_sum(tf.cast(ids != pad, tf.float32), axis=1) + 1, float(limit))  # an end is a piece
@@ -222,12 +226,8 @@ def _filled(ids: tf.Tensor, more: Any, pad: int) -> tf.Tensor:
     return tf.pad(ids, [[0, 0], [0, 0], [0, more]], constant_values=pad)
 
 
-def _done(finished: _Texts) -> tf.Tensor:
-    return tf.reduce_all(finished.scores > NEVER, axis=1)
-
-
 def _penalty(length: Any, decoding: Decoding) -> Any:
-    return ((5.0 + tf.cast(length, tf.float32)) / 6.0) ** decoding.length_penalty
+    return ((5.0 + tf.cast(tf.maximum(length, 0), tf.float32)) / 6.0) ** decoding.length_penalty
 
 
 def _normalised(scores: tf.Tensor, length: Any, decoding: Decoding) -> tf.Tensor:
