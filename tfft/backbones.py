@@ -64,7 +64,7 @@ def load_backbone(name: str | os.PathLike[str] = DEFAULT, *, merge: bool = True)
     _KEPT.append(tokenizer)
     adapter = folder.parent / lora.FILE
     if merge and folder.name == "preset" and adapter.is_file():
-        lora.merge(lora.restore(backbone, lora.read(adapter)))
+        lora.merge(backbone, lora.read(adapter))
     pieces, rows = tokenizer.vocabulary_size(), getattr(backbone, "vocabulary_size", None)
     if rows is not None and pieces > rows:
         raise InvalidValueError(

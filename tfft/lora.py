@@ -109,12 +109,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise InvalidValueError(f"{path} is damaged: {error}") from None
 
 
-def restore(backbone: keras.Model, arrays: Mapping[str, np.ndarray]) -> keras.Model:
-    """Put adapters back from `weights`.
-
-    Raises:
-        InvalidValueError: they are those of another backbone.
-    """
+def _places(backbone: keras.Model, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The layers that adapters are of, by their names in `weights`."""
     names = {name.rpartition(".")[0] for name in arrays}
     places = {
         f"{block.name}.{number}.{layer.name}": layer
@@ -123,10 +119,32 @@ def restore(backbone: keras.Model, arrays: Mapping[str, np.ndarray]) -> keras.Mo
     }
     if not names or not names <= set(places):
         raise InvalidValueError(f"the adapters are not this backbone's: {', '.join(sorted(names - set(places))[:3])}")
-    _enable(backbone, [places[name] for name in sorted(names)], next(iter(arrays.values())).shape[-1])
+    return {name: places[name] for name in sorted(names)}
+
+
+def restore(backbone: keras.Model, arrays: Mapping[str, np.ndarray]) -> keras.Model:
+    """Put adapters back from `weights`.
+
+    Raises:
+        InvalidValueError: they are those of another backbone.
+    """
+    layers = list(_places(backbone, arrays).values())
+    _enable(backbone, layers, next(iter(arrays.values())).shape[-1])
     for name, variable in adapters(backbone).items():
         variable.assign(arrays[name])
     return backbone
+
+
+def merge(backbone: keras.Model, arrays: Mapping[str, np.ndarray]) -> keras.Model:
+    """Make adapters from `weights` part of the weights they correct, for good; arguments as in `restore`."""
+    for name, layer in _places(backbone, arrays).items():
+        _kernel(layer).assign(_kernel(layer) + np.matmul(arrays[f"{name}.a"], arrays[f"{name}.b"]))
+    return backbone
+
+
+def _kernel(layer: Any) -> Any:
+    """What is beneath: with adapters on, `layer.kernel` is their sum."""
+    return next(variable for variable in layer.variables if variable.name == "kernel")
 
 
 @contextlib.contextmanager
@@ -140,18 +158,6 @@ def apart(model: keras.Model) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.lora_enabled = True
-
-
-def merge(model: keras.Model) -> None:
-    """Make adapters part of the weights they correct, for good."""
-    for layer in _adapted(model).values():
-        _kernel(layer).assign(layer.kernel)
-        layer.lora_enabled = False
-
-
-def _kernel(layer: Any) -> Any:
-    """What is beneath: with adapters on, `layer.kernel` is their sum."""
-    return next(variable for variable in layer.variables if variable.name == "kernel")
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
                 settings["score"] = _scorer(task, examples["validation"], splits["validation"], facts)
             before: dict[str, Scores] = {}
             if task.by_likelihood:  # what is pretrained can be judged already
-                _, before = _judged(model, splits, examples, task, facts, None)
+                _, before = _judged(model, splits, examples, task, facts, cache)
                 log.info("before training: %s", _said(before, task.headline[0]))
             history = fit(model, examples["train"], examples.get("validation"), cache=cache, **settings)
         with _timed(seconds, "evaluate"):
