@@ -1,12 +1,15 @@
 """Tasks that write: translation and summarization on real data, what storing the encoder and keeping keys save.
 
     python benchmarks/writing.py --data FOLDER [--only translate scratch summarize cached kept] [--rounds 3]
-                                 [--peers-python PATH --model FOLDER] [--out FOLDER]
+                                 [--presets FOLDER] [--peers-python PATH --model FOLDER]
+                                 [--out FOLDER]
 
     translate  multi30k_en_de, MiniLM and a new decoder: the recipe below, scores of the test rows, seconds of training
     scratch    the same model, its encoder drawn at random: everything learns
     summarize  aeslc, e-mails to subject lines, likewise; beside it the e-mails' first eight words
     cached     seconds of an epoch with the frozen encoder's outputs stored, and computed anew: aeslc, in turn
+    adapters   stories260k, a decoder of 0.26 M parameters (--presets), learns by adapters to answer as
+               examples/answers.jsonl does: perplexity before and after, and what it writes
     kept       seconds of 64 pieces with keys and values kept, and computed anew, for 32 texts, in turn; with
                --peers-python the same of a twin in PyTorch and Transformers (peers/hf_translation.py), and its epoch
 
@@ -44,6 +47,8 @@ def main() -> None:
     options.add_argument("--only", nargs="+", choices=tuple(CASES), default=tuple(CASES))
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--limit", type=int, help="training rows of cached; 4,000 by default", default=4000)
+    options.add_argument("--epochs", type=int, help="of translate, scratch and summarize, in place of the recipe's")
+    options.add_argument("--presets", type=Path)
     options.add_argument("--peers-python", type=Path)
     options.add_argument("--model", type=Path)
     options.add_argument("--out", type=Path)
@@ -61,14 +66,15 @@ def trained(case: str, given: argparse.Namespace) -> str:
     backbone = ["--backbone", drawn_at_random(given.out)] if case == "scratch" else []
     flags = ["--task", TASKS[case], "--data", data / "train.jsonl", "--validation", data / "validation.jsonl"]
     flags += ["--test", data / TESTS[SETS[case]], "--out", out, "--cache-dir", given.out / "cache"]
-    command = [sys.executable, "-P", "-m", "tfft.cli", "train", *flags, *backbone, *RECIPES[case]]
+    recipe = [*RECIPES[case], *(["--epochs", str(given.epochs)] if given.epochs else [])]
+    command = [sys.executable, "-P", "-m", "tfft.cli", "train", *flags, *backbone, *recipe]
     usage = run_child(list(map(str, command)), environment())[1]
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     scores = {name: value for name, value in metrics["test"].items() if isinstance(value, float)}
     lines = [f"{name} {value:.2f}" for name, value in scores.items()]
     lines += [str(signature) for signature in metrics["test"]["signatures"].values()]
     lines.append(f"training {metrics['seconds']['train']:.0f} s, whole process {usage['wall']:.0f} s")
-    lines.append(f"others {usage['others']:.3f}, peak {usage['memory'] / 1e9:.1f} GB; {' '.join(RECIPES[case])}")
+    lines.append(f"others {usage['others']:.3f}, peak {usage['memory'] / 1e9:.1f} GB; {' '.join(recipe)}")
     lines += ["", (out / "history.csv").read_text("utf-8")]
     if case == "summarize":
         lines.append(f"the first {LEAD} words: {lead(data / TESTS['aeslc'])}")
@@ -111,6 +117,20 @@ def cached(case: str, given: argparse.Namespace) -> str:
     return "\n".join([*lines, f"{statistics.median(ratios):.2f}x ({', '.join(f'{r:.2f}' for r in ratios)})"])
 
 
+def adapters(case: str, given: argparse.Namespace) -> str:
+    """What adapters learnt, and what they left as it was."""
+    flags = ["--backbone", given.presets / "stories260k", "--data", HERE.parent / "examples" / "answers.jsonl"]
+    found = run_script(_script("write_adapters.py", *flags, "--out", given.out), environment())
+    first, last = found["perplexity"]
+    lines = [f"perplexity of {found['rows']['test']} held-out answers: {first:.2f} before, {last:.2f} after"]
+    lines.append(
+        f"adapters: {100 * found['share']:.1f} % of the model's file; weights beneath equal: {found['unchanged']}"
+    )
+    lines.append(f"the export writes the same: {found['after'] == found['exported']}")
+    lines += [f"  {name}: {text!r}" for name in ("before", "after") for text in found[name]]
+    return "\n".join(lines)
+
+
 def kept(case: str, given: argparse.Namespace) -> str:
     """64 pieces for 32 texts, with keys and values kept and without; the twin's, where its Python is named."""
     found = [run_script(_script("write_kept.py"), environment()) for _ in range(given.rounds)]
@@ -138,6 +158,7 @@ CASES: dict[str, Callable[[str, argparse.Namespace], str]] = {
     "scratch": trained,
     "summarize": trained,
     "cached": cached,
+    "adapters": adapters,
     "kept": kept,
 }
 

@@ -148,7 +148,8 @@ def test_a_run_says_how_it_was_judged_before(presets: Any, tmp_path: Path) -> No
         "data": str(data),
         "out": str(tmp_path / "x"),
     }
-    tfft.train(task="text-generation", **given, freeze=1, epochs=30, batch_size=8, learning_rate=0.02, patience=30)
+    given |= {"task": "text-generation", "validation": str(data), "test": str(data)}
+    tfft.train(**given, freeze=1, epochs=30, batch_size=8, learning_rate=0.02, patience=30)
     metrics = json.loads((tmp_path / "x" / "metrics.json").read_text("utf-8"))
     assert metrics["test"]["perplexity"] < 0.75 * metrics["before"]["test"]["perplexity"]
     run = tfft.load_run(tmp_path / "x")
