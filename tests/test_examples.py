@@ -88,12 +88,13 @@ def test_readmes_server_is_asked_by_curl_and_by_the_client(readme: str, presets:
 WRITING = {
     "translation": ("pairs.jsonl", "source", "target"),
     "summarization": ("emails.jsonl", "document", "summary"),
+    "text-generation": ("answers.jsonl", "question", "answer"),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/translation.md", "docs/summarization.md"])
-def test_commands_of_the_pages_on_writing_run(page: str, minilm: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [f"docs/{name}.md" for name in WRITING])
+def test_commands_of_the_pages_on_writing_run(page: str, minilm: Path, presets: Any, tmp_path: Path) -> None:
     file, source, target = WRITING[Path(page).stem]
     text = (ROOT / page).read_text("utf-8")
     blocks = [block for _, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)]
@@ -102,9 +103,12 @@ def test_commands_of_the_pages_on_writing_run(page: str, minilm: Path, tmp_path:
     (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     commands = [line for block in blocks if block.startswith("tfft ") for line in block.splitlines()]
     assert len(commands) >= 6
+    (tmp_path / "own").mkdir()  # in place of a backbone that would be fetched
+    (tmp_path / "own" / "gpt2_base_en").symlink_to(presets("gpt2"))
+    own = os.pathsep.join([str(tmp_path / "own"), os.environ.get("TFFT_BACKBONES", "")])
     for command in commands:
         script = f'tfft() {{ "{sys.executable}" -m tfft.cli "$@"; }}\n{command}'
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TFFT_BACKBONES": own}
         done = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
@@ -112,7 +116,7 @@ def test_commands_of_the_pages_on_writing_run(page: str, minilm: Path, tmp_path:
     assert (tmp_path / "saved_models").is_dir()
 
 
-@pytest.mark.parametrize("page", ["translation.md", "summarization.md"])
+@pytest.mark.parametrize("page", [f"{name}.md" for name in WRITING])
 def test_pages_on_writing_have_the_same_code_in_both_languages(page: str) -> None:
     english, chinese = (
         re.findall(r"^```\w*\n(.*?)^```$", (ROOT / place / page).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)

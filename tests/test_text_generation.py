@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -152,6 +153,9 @@ def test_a_run_says_how_it_was_judged_before(presets: Any, tmp_path: Path) -> No
     tfft.train(**given, freeze=1, epochs=30, batch_size=8, learning_rate=0.02, patience=30)
     metrics = json.loads((tmp_path / "x" / "metrics.json").read_text("utf-8"))
     assert metrics["test"]["perplexity"] < 0.75 * metrics["before"]["test"]["perplexity"]
+    table = pd.read_csv(tmp_path / "x" / "samples_test.csv")
+    assert set(table["which"]) == {"best", "median", "worst"}
+    assert all(any(row["text"].startswith(source) for row in rows) for source in table["source"])
     run = tfft.load_run(tmp_path / "x")
     scores = tfft.evaluate_run(run, data)
     assert scores["perplexity"] < metrics["before"]["test"]["perplexity"]

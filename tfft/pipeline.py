@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import time
@@ -103,9 +104,12 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
             history = fit(model, examples["train"], examples.get("validation"), cache=cache, **settings)
         with _timed(seconds, "evaluate"):
             facts, scores = _judged(model, splits, examples, task, facts, cache)
+            run = Run(model, tokenizer, task, facts, as_json(recipe))
+            if task.samples:
+                for name, found in scores.items():
+                    found["samples"] = task.samples(functools.partial(predict_texts, run), splits[name], facts)
     with runs.new_folder(recipe.out) as scratch:
         with _timed(seconds, "write"):
-            run = Run(model, tokenizer, task, facts, as_json(recipe))
             runs.save_run(scratch, run, backbone, as_columns(history))
             trained = recipe.pooling if task.warm or backbone.trainable_variables else None
             backbones.keep_pooling(folder, scratch / "preset", trained)
@@ -128,7 +132,10 @@ def _options(recipe: Recipe, task: Task) -> dict[str, Any]:
     """Settings that only some tasks have, with the task's defaults; raises where it has none of that name."""
     foreign = [name for name in OPTIONS if name not in task.options and getattr(recipe, name) is not None]
     if foreign:
-        raise InvalidValueError(f"{task.name} has no {', '.join(foreign)}. Leave it out, or choose another task")
+        names = ", ".join(foreign)
+        if not set(foreign) - set(get_task(task.name).options):
+            raise InvalidValueError(f"{task.name} has no {names} on a backbone with a decoder of its own. Leave it out")
+        raise InvalidValueError(f"{task.name} has no {names}. Leave it out, or choose another task")
     if task.answering and recipe.monitor == "score":
         raise InvalidValueError(
             f"monitor=score would have {task.name} write every validation text after every epoch. Use loss"

@@ -48,6 +48,8 @@ class Task:
             writes. Its outputs are what `score` and `serve` get.
         by_likelihood: whether it is judged by how likely it finds the rows' targets: `score` then gets outputs of the
             model that learns, not of the one that answers. A pretrained model is judged so before it learns, too.
+        samples: (answers, rows, facts) -> a table of rows to read, with what is written for them; where `score` has
+            none. `answers` gives those of a list of texts.
         on: (backbone, tokenizer) -> the same task as it is on that backbone, where it is not the same on all.
         stratify: whether held-out splits keep the target's distribution.
         metrics: Keras metrics shown while training, by name or made.
@@ -86,6 +88,7 @@ class Task:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     answering: Callable[[keras.Model, Facts], keras.Model] | None = None
     by_likelihood: bool = False
+    samples: Callable[[Callable[[list[str]], list[Answer]], pd.DataFrame, Facts], list[dict[str, Any]]] | None = None
     on: Callable[[keras.Model, Any], "Task"] | None = None
     stratify: bool = False
     metrics: Sequence[Any] = ()

@@ -7,7 +7,7 @@ likely it finds texts it has not seen.
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfft import backbones, packing, tokenizing
+from tfft import backbones, packing, text_metrics, tokenizing
 from tfft.decoding import Decoding, as_facts
 from tfft.errors import DataError, InvalidValueError
 from tfft.examples import Examples, Ragged, each, from_each
@@ -23,7 +23,7 @@ from tfft.heads import OUTPUT
 from tfft.likelihood import Perplexity, Unlikelihood, perplexity
 from tfft.pretrained import NEXT, Continuer, next_token_head
 from tfft.tasks import text_classification as single
-from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight
+from tfft.tasks.task import Answer, Facts, Scores, Task, refuse_class_weight
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ PROMPT, RESPONSE = "prompt", "response"
 WHOLE = "whole"  # both, by which equal rows are known
 TEMPLATE = "{prompt} {response}"
 LONGEST = 64  # tokens that are written at most, by default
+SHOWN = 15  # rows, in the table of samples
 GREEDY = Decoding(beams=1)
 
 
@@ -205,6 +206,18 @@ def score(outputs: Ragged, examples: Examples, rows: pd.DataFrame, facts: Facts)
     return perplexity(outputs, examples.weight)
 
 
+def samples(answers: Callable[[list[str]], list[Answer]], rows: pd.DataFrame, facts: Facts) -> list[dict[str, Any]]:
+    """What is written for some rows: for their prompts, or where they are texts, for the first words of each."""
+    some = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, SHOWN).round().astype(int))]
+    prompts, wanted = some[PROMPT].tolist(), some[RESPONSE].tolist()
+    if "{prompt}" not in facts["template"]:
+        words = [text.split(" ") for text in wanted]
+        prompts = [" ".join(row[: max(1, len(row) // 3)]) for row in words]
+        wanted = [text[len(prompt) :] for text, prompt in zip(wanted, prompts, strict=True)]
+    written = [answer["written"] for answer in answers(prompts)]
+    return text_metrics.samples(prompts, written, wanted, text_metrics.sentence_chrf)
+
+
 def serve(outputs: Any, x: Mapping[str, Any], texts: Mapping[str, Any], facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """`written`, what comes next, (batch,), and `score`, the mean of the logarithms of its tokens' probabilities,
     (batch,). Without a template it is just what follows the text, with the space before it.
@@ -239,6 +252,7 @@ TASK = Task(
     loss=loss,
     metrics=(Perplexity,),
     score=score,
+    samples=samples,
     serve=serve,
     freeze="none",
     pooled=False,
