@@ -1,13 +1,13 @@
 """The other tasks beside what a user would pick instead: the same rows, backbone, epochs and machine, in turn.
 
-    python benchmarks/tasks.py --data FOLDER --model FOLDER --peers-python PATH [--only qa tags few] [--rounds 1]
+    python benchmarks/tasks.py --data FOLDER --model FOLDER [--peers-python PATH] [--only qa tags few] [--rounds 1]
 
     qa    question answering on squadshifts_newwiki, all blocks, --epochs epochs: Hugging Face's run_qa.py
     tags  token classification on wnut17, all blocks, --epochs epochs: Hugging Face's run_ner.py
     few   --shots rows a label of banking77, all test rows: SetFit with --iterations pairs of each kind a row
 
 FOLDER of --data holds one folder a data set, that of --model is the backbone in Hugging Face layout, PATH is the Python
-of an environment with peers/requirements.txt. Seconds are of whole processes; in even rounds the peer comes first. Both
+of an environment with peers/requirements.txt; without it tfft's side runs alone. Seconds are of whole processes; in even rounds the peer comes first. Both
 sides learn with their own defaults but for what is said above. --limit takes the first training rows alone: for times.
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--model", type=Path, required=True)
-    options.add_argument("--peers-python", type=Path, required=True)
+    options.add_argument("--peers-python", type=Path)
     options.add_argument("--only", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     options.add_argument("--rounds", type=int, default=1)
     options.add_argument("--epochs", type=int, default=3)
@@ -45,11 +45,11 @@ def main() -> None:
     options.add_argument("--results", type=Path, help="a file of JSON lines that results are added to")
     given = options.parse_args()
     for case in given.only:
-        found: dict[str, list[Result]] = {"tfft": [], "peer": []}
+        found: dict[str, list[Result]] = {"tfft": [], **({"peer": []} if given.peers_python else {})}
         for number in range(given.rounds):
             with tempfile.TemporaryDirectory() as scratch:
                 data = rows_of(given.data / SETS[case], given.limit, Path(scratch) / "data")
-                for side in ("tfft", "peer") if number % 2 == 0 else ("peer", "tfft"):
+                for side in sorted(found, reverse=number % 2 == 0):
                     result = (train_tfft if side == "tfft" else train_peer)(case, data, given, number, Path(scratch))
                     found[side].append(result)
                     if given.results:
@@ -103,6 +103,8 @@ def table(case: str, found: dict[str, list[Result]]) -> str:
         values = [[result[name] for result in results] for name in ("wall", "others", *SCORES[case])]
         shown = [f"{statistics.median(v):{form}} ({', '.join(f'{x:{form}}' for x in v)})" for v, form in _forms(values)]
         lines.append(f"| {side if side == 'tfft' else PEERS[case]} | {' | '.join(shown)} |")
+    if "peer" not in found:
+        return "\n".join([*lines, ""])
     ratios = [peer["wall"] / own["wall"] for own, peer in zip(found["tfft"], found["peer"], strict=True)]
     return "\n".join([*lines, "", f"{statistics.median(ratios):.2f}x ({', '.join(f'{r:.2f}' for r in ratios)})", ""])
 
