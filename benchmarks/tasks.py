@@ -7,8 +7,9 @@
     few   --shots rows a label of banking77, all test rows: SetFit with --iterations pairs of each kind a row
 
 FOLDER of --data holds one folder a data set, that of --model is the backbone in Hugging Face layout, PATH is the Python
-of an environment with peers/requirements.txt; without it tfft's side runs alone. Seconds are of whole processes; in even rounds the peer comes first. Both
-sides learn with their own defaults but for what is said above. --limit takes the first training rows alone: for times.
+of an environment with peers/requirements.txt; without it tfft's side runs alone. Seconds are of whole processes; in
+even rounds the peer comes first. Both sides learn with their own defaults but for what is said above. --limit takes the
+first training rows alone: for times.
 """
 
 import argparse

@@ -124,8 +124,9 @@ def masked():
 
 def dropouts():
     return keras.Sequential(
-        [L.Dense(6, input_shape=(5,)), L.Dropout(0.5), L.GaussianNoise(0.1), L.GaussianDropout(0.1), L.AlphaDropout(0.1),
-         L.ActivityRegularization(0.1), L.Dense(3, kernel_constraint="max_norm", activity_regularizer="l1")]
+        [L.Dense(6, input_shape=(5,)), L.Dropout(0.5), L.GaussianNoise(0.1), L.GaussianDropout(0.1),
+         L.AlphaDropout(0.1), L.ActivityRegularization(0.1),
+         L.Dense(3, kernel_constraint="max_norm", activity_regularizer="l1")]
     )  # fmt: skip
 
 
@@ -140,10 +141,21 @@ def activations():
 
 def shapes():
     return keras.Sequential(
-        [L.Reshape((4, 6, 2), input_shape=(48,)), L.Permute((2, 1, 3)), L.ZeroPadding2D(1), L.Cropping2D(((1, 0), (0, 1))),
-         L.UpSampling2D(2), L.AveragePooling2D(2), L.DepthwiseConv2D(3, depth_multiplier=2), L.Conv2DTranspose(3, 3, strides=2),
-         L.Flatten(), L.RepeatVector(3), L.Lambda(lambda t: t) if False else L.Masking(), L.GlobalAveragePooling1D()]
-    )  # fmt: skip
+        [
+            L.Reshape((4, 6, 2), input_shape=(48,)),
+            L.Permute((2, 1, 3)),
+            L.ZeroPadding2D(1),
+            L.Cropping2D(((1, 0), (0, 1))),
+            L.UpSampling2D(2),
+            L.AveragePooling2D(2),
+            L.DepthwiseConv2D(3, depth_multiplier=2),
+            L.Conv2DTranspose(3, 3, strides=2),
+            L.Flatten(),
+            L.RepeatVector(3),
+            L.Masking(),
+            L.GlobalAveragePooling1D(),
+        ]
+    )
 
 
 def many_names():
@@ -161,7 +173,8 @@ def dict_inputs():
 
 
 MODELS = {
-    "dense": sequential(L.Dense(8, activation="relu", input_shape=(5,)), L.Dropout(0.3), L.Dense(3, activation="softmax")),
+    "dense": sequential(L.Dense(8, activation="relu", input_shape=(5,)), L.Dropout(0.3),
+                        L.Dense(3, activation="softmax")),
     "lstm": text(lambda: L.LSTM(5, dropout=0.1)),
     "lstm_hard": text(lambda: L.LSTM(5, recurrent_activation="hard_sigmoid")),
     "gru": text(lambda: L.GRU(5)),

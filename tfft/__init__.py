@@ -35,6 +35,8 @@ _PUBLIC = {
     "ServerError": "errors",
     "load_data": "data",
     "load_backbone": "backbones",
+    "load_model": "legacy",
+    "replace_head": "replacing",
     "get_task": "tasks",
     "Task": "tasks.task",
     "softmax_head": "heads",

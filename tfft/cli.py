@@ -275,6 +275,15 @@ def _nearest(options: argparse.Namespace) -> None:
         console.neighbours(text, records, known.about["text"], options.json)
 
 
+def _convert(options: argparse.Namespace) -> None:
+    console.load_tensorflow(options.debug)
+    from tfft import legacy
+
+    model = legacy.convert(options.source, options.target)
+    layers, size = len(model.layers), model.count_params()
+    print(f"{options.target}: {layers} layers, {size:,} parameters, {model.input_shape} -> {model.output_shape}")
+
+
 def _cache(options: argparse.Namespace) -> None:
     from tfft import store
     from tfft.caching import default_folder
@@ -315,6 +324,7 @@ FUNCTIONS = {
     "advise": _advise,
     "embed": _embed,
     "nearest": _nearest,
+    "convert": _convert,
     "cache": _cache,
     "backbones": _backbones,
     "tasks": _tasks,

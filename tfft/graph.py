@@ -111,6 +111,32 @@ def again(model: keras.Model, begin: str) -> keras.Model:
     return keras.Model(inputs, keras.tree.map_structure(lambda t: tensors[id(t)], output_structure(model)))
 
 
+def flat(model: keras.Model) -> keras.Model:
+    """The same model functional and without models in it: their layers are its own."""
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    if not any(isinstance(node.operation, keras.Model) for node in nodes(model)):
+        return model
+
+    def call(node: Any) -> Any:
+        inner = node.operation
+        return (lambda *args, **kwargs: apply(inner, args[0])) if isinstance(inner, keras.Model) else inner
+
+    start = {id(t): t for t in keras.tree.flatten(model.input)}
+    tensors = replay(model, start, skip=lambda node: False, call=call)
+    outputs = keras.tree.map_structure(lambda t: tensors[id(t)], output_structure(model))
+    return flat(keras.Model(model.input, outputs, name=model.name))
+
+
+def apply(model: keras.Model, inputs: Any) -> Any:
+    """A model's layers called on Keras tensors, one for each of its inputs."""
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs[0])
+    start = {id(old): new for old, new in zip(model.inputs, keras.tree.flatten(inputs), strict=True)}
+    tensors = replay(model, start, skip=lambda node: False, call=lambda node: node.operation)
+    return keras.tree.map_structure(lambda t: tensors[id(t)], output_structure(model))
+
+
 def only_first_read(model: keras.Model) -> set[int]:
     """The ids of tensors (batch, length, width) of which nothing but the first position is read: `x[:, 0, :]`."""
     read: dict[int, bool] = {id(tensor): False for tensor in keras.tree.flatten(model.output)}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfft import graph, old_layers, old_weights
 from tfft.errors import InvalidValueError, NotFoundError
@@ -70,6 +71,27 @@ def load_model(
         return _rebuilt(_json(config, path), arrays, version, dict(custom_objects or {}), safe_mode, str(path))
 
 
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], **loading: Any) -> keras.Model:
+    """Load a model as `load_model` does and write it as a `.keras` file, whole or not at all.
+
+    Raises:
+        InvalidValueError: the target exists, or is not called `.keras`; and what `load_model` raises.
+    """
+    path = Path(target)
+    if path.suffix != ".keras":
+        raise InvalidValueError(f"a model of Keras 3 is a .keras file. Received: {path}")
+    if os.path.lexists(path):
+        raise InvalidValueError(f"{path} exists already. Choose another name, or remove it")
+    model = load_model(source, **loading)
+    scratch = path.with_name(f".{path.stem}.part.keras")
+    try:
+        model.save(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return model
+
+
 def _unknown_version(group: Any) -> Any:
     return old_weights.attribute(group, "keras_version") or "1.0"
 
@@ -86,27 +108,49 @@ def _json(config: Any, path: Path) -> dict[str, Any]:
 
 def _native(path: Path, custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> keras.Model:
     try:
-        return keras.saving.load_model(path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode)
+        model = keras.saving.load_model(path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode)
     except Exception as error:  # Keras raises what it meets: ValueError, TypeError, KeyError, OSError, BadZipFile
         reason = " ".join(str(error).split())[:300]
         raise InvalidValueError(f"{path} does not load: {reason}") from error
+    return graph.flat(model)
+
+
+class Signature(keras.layers.Layer):
+    """A signature of a SavedModel as a layer, which answers and no more.
+
+    Args:
+        function: of tensors by name.
+    """
+
+    def __init__(self, function: Any, **kwargs: Any) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.function = function
+        self.built = True
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        """What the signature says."""
+        outputs = self.function.structured_outputs
+        return {name: keras.KerasTensor(tuple(t.shape), t.dtype.name) for name, t in outputs.items()}
+
+    def call(self, inputs: Any) -> Any:
+        """Outputs by name, of inputs by name."""
+        return self.function(**inputs)
 
 
 def _saved_model(path: Path) -> keras.Model:
-    import tensorflow as tf
-
     if not (path / "saved_model.pb").is_file():
         raise InvalidValueError(f"{path} is a folder, but no SavedModel: it has no saved_model.pb")
-    signatures = tf.saved_model.load(str(path)).signatures
+    loaded = tf.saved_model.load(str(path))
+    signatures = loaded.signatures
     name = "serving_default" if "serving_default" in signatures else next(iter(signatures), None)
     if name is None:
         raise InvalidValueError(f"{path} has no signature to call")
     taken = signatures[name].structured_input_signature[1]
     inputs = {n: keras.Input(batch_shape=t.shape, dtype=t.dtype.name, name=n) for n, t in taken.items()}
     log.warning("%s becomes one layer, which answers by %r; it cannot be cut, frozen in part or trained", path, name)
-    layer = keras.layers.TFSMLayer(str(path), call_endpoint=name)
-    outputs = layer(next(iter(inputs.values())) if len(inputs) == 1 else inputs)
-    return keras.Model(inputs, outputs)
+    layer = Signature(signatures[name], name=name)
+    layer.loaded = loaded  # its variables live as long as this does
+    return keras.Model(inputs, layer(inputs))
 
 
 def _weights_alone(path: Path, group: Any, model: keras.Model | None) -> keras.Model:
@@ -148,7 +192,7 @@ def _rebuilt(
     path: str,
 ) -> keras.Model:
     if _major(version) == 3:
-        return _of_keras_3(path, custom_objects, safe_mode)
+        return _native(Path(path), custom_objects, safe_mode)
     builder = Builder(custom_objects, safe_mode, old_weights.stored(arrays))
     model = builder.model(config)
     found = {name: rows for name, rows in arrays.items() if rows}
@@ -161,13 +205,6 @@ def _rebuilt(
     if missing:
         raise InvalidValueError(f"{path} has no weights of {', '.join(missing[:5])}")
     return model
-
-
-def _of_keras_3(path: str, custom_objects: Mapping[str, Any], safe_mode: bool) -> keras.Model:
-    try:
-        return keras.saving.load_model(path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode)
-    except Exception as error:  # as in `_native`
-        raise InvalidValueError(f"{path} does not load: {' '.join(str(error).split())[:300]}") from error
 
 
 class Builder:
@@ -359,9 +396,7 @@ class Builder:
         for t in inputs:
             self._refuse_large(layer, t)
         if isinstance(layer, keras.Model):  # taken apart: its layers are the model's
-            start = {id(old): new for old, new in zip(layer.inputs, inputs, strict=True)}
-            tensors = graph.replay(layer, start, skip=lambda node: False, call=lambda node: node.operation)
-            return keras.tree.map_structure(lambda t: tensors[id(t)], graph.output_structure(layer))
+            return graph.apply(layer, inputs)
         kwargs = {n: v for n, v in kwargs.items() if v is not None or n == "perm"}
         kwargs.pop("name", None)
         if isinstance(layer, old_layers.Operation):
