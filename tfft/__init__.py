@@ -42,6 +42,7 @@ _PUBLIC = {
     "softmax_head": "heads",
     "freeze": "freezing",
     "split": "activations",
+    "join": "activations",
     "batches": "batching",
     "fit": "training",
     "predict": "evaluation",

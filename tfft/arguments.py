@@ -95,6 +95,11 @@ def _advise(sub: argparse.ArgumentParser) -> None:
     _add_reading_flags(sub)
 
 
+def _doctor(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", help=".py or .ipynb; it is read, never run")
+    sub.add_argument("--fix", metavar="FILE", help="write a corrected copy there; it must not exist")
+
+
 def _convert(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", help=".h5, .hdf5 or .keras of Keras 1 to 3")
     sub.add_argument("target", help=".keras file to write; must not exist")
@@ -184,6 +189,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None] | None]] =
     "advise": ("probe poolings and depths for text classification on your data", _advise),
     "embed": ("write a vector for each text, to search and compare by", _embed),
     "nearest": ("find the texts in a file of vectors that are nearest to others", _nearest),
+    "doctor": ("read old fine-tuning code, and say what is wrong with it today", _doctor),
     "convert": ("write a model of any old Keras as one of Keras 3", _convert),
     "cache": ("list or clear the stored outputs of frozen layers", _cache),
     "backbones": ("list the backbones tfft has short names for", None),

@@ -275,6 +275,17 @@ def _nearest(options: argparse.Namespace) -> None:
         console.neighbours(text, records, known.about["text"], options.json)
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from tfft import doctor
+
+    found = doctor.examine_file(options.file)
+    console.faults(options.file, found)
+    if options.fix:
+        doctor.fix_file(options.file, options.fix)
+        print(f"corrected copy: {options.fix}; {sum(not one.edits for one in found)} faults are left to you")
+    return int(bool(found))
+
+
 def _convert(options: argparse.Namespace) -> None:
     console.load_tensorflow(options.debug)
     from tfft import legacy
@@ -325,6 +336,7 @@ FUNCTIONS = {
     "embed": _embed,
     "nearest": _nearest,
     "convert": _convert,
+    "doctor": _doctor,
     "cache": _cache,
     "backbones": _backbones,
     "tasks": _tasks,

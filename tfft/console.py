@@ -194,3 +194,11 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, TfftError):
         return text
     return f"{type(error).__name__}: {text[:400]} (--debug shows where)"
+
+
+def faults(path: str, found: Sequence[Any]) -> None:
+    """What the doctor found: where, what happens, and what to write instead."""
+    for one in found:
+        where = f"{path}:{one.line}" if one.cell is None else f"{path}, cell {one.cell}, line {one.line}"
+        print(f"{where}: {one.rule}\n    {one.says}\n    instead: {one.instead}")
+    print(f"{len(found)} faults" if found else f"{path}: nothing to say")
