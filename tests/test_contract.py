@@ -128,14 +128,14 @@ OPTIONS = {"decoder_layers": 1, "vocabulary_size": 340, "decoding": ("beams=2",)
 CASES: list[Any] = [("text-classification", family) for family in FAMILIES if family != "distilbert"]
 OTHERS = ("text-classification", "few-shot", "text-generation")  # done already, or the same, or of other families
 CASES += [(task, "bert") for task in TASKS if task not in OTHERS]
-CASES += [("text-generation", "llama"), ("translation", "t5")]
+CASES += [("text-generation", "llama")]
 # Slow: byte pairs with two separators in a pair, for tracing KerasHub's tokenizer takes long; SentencePiece where
 # tests/test_offsets.py holds its places; and a family that differs from another here in nothing but its weights.
 SLOW = [(task, "roberta") for task in ("question-answering", "text-pair-classification", "masked-lm")]
 SLOW += [(task, "albert") for task in ("token-classification", "masked-lm")]
 SLOW += [("text-classification", "distilbert")]
 SLOW += [("text-generation", "gpt2"), ("text-generation", "gemma"), ("translation", "bart")]
-SLOW += [("summarization", "bart"), ("summarization", "t5")]
+SLOW += [("summarization", "bart"), ("summarization", "t5"), ("translation", "t5")]
 CASES += [pytest.param(case, marks=pytest.mark.slow) for case in SLOW]
 
 

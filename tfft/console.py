@@ -86,7 +86,7 @@ def answered(given: Mapping[str, Any]) -> str:
     if "answers" in given:
         return f"{given['text'] or 'no answer'}  {given['score']:.3f}  [{given['start']}:{given['end']}]"
     if "written" in given:
-        return f"{given['written']}  {given['score']:.3f}"
+        return f"{' '.join(given['written'].split())}  {given['score']:.3f}"  # one line; --json has it as it is
     if "value" in given:
         return f"{given['value']:.4f}"
     return "; ".join(f"{name}: {answered(one)}" for name, one in given.items())  # several targets
@@ -162,9 +162,11 @@ def ctrl_c_is_heard() -> Iterator[None]:
 
 
 def load_tensorflow(debug: bool) -> None:
-    """Import TensorFlow without its start-up messages."""
+    """Import TensorFlow without its start-up messages, and without its warning that several models were traced."""
     with native_messages_off(debug):
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+    if not debug:
+        tf.get_logger().setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
