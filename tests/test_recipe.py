@@ -54,6 +54,8 @@ FULL: dict[str, Any] = {
     "target_length": 20,
     "copy": True,
     "decoding": ["beams=2", "length_penalty=0.5"],
+    "template": "{prompt} {response}",
+    "lora": 4,
     "seed": 7,
     "cache": "never",
     "cache_dir": "cache",
@@ -237,13 +239,13 @@ def test_resolve_keeps_what_is_set(frozen: bool) -> None:
 def test_resolve_leaves_alone_what_has_no_answer() -> None:
     resolved = resolve(Recipe(**NEEDED, clip_norm=None), True)
     unanswered = {name for name, value in as_json(resolved).items() if value is None}
-    unasked = {"validation", "test", "freeze", "max_length", "clip_norm", "class_weight"}
+    unasked = {"validation", "test", "freeze", "max_length", "clip_norm", "class_weight", "lora"}
     assert unanswered == {*unasked, *TASKS_OWN, *CACHE}
 
 
 def test_defaults_answer_the_same_settings_for_both_kinds_of_training() -> None:
     unset = {name for name, value in as_json(Recipe(**NEEDED)).items() if value is None}
-    found = {"validation", "test", "freeze", "max_length", "class_weight", *TASKS_OWN, *CACHE}
+    found = {"validation", "test", "freeze", "max_length", "class_weight", "lora", *TASKS_OWN, *CACHE}
     assert set(FROZEN) == set(THAWED) == unset - found
     assert FROZEN["learning_rate"] > THAWED["learning_rate"]  # a thawed backbone forgets at large steps
     assert FROZEN["epochs"] > THAWED["epochs"]

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tfft import fetching, graph, lora
+from tfft import fetching
 from tfft.catalog import CATALOG, DEFAULT
 from tfft.errors import InvalidValueError, NotFoundError
 from tfft.progress import work
@@ -50,6 +50,8 @@ def load_backbone(name: str | os.PathLike[str] = DEFAULT, *, merge: bool = True)
         22713216
     """
     import keras_hub
+
+    from tfft import lora  # loads Keras, which listing the backbones does without
 
     folder = resolve(name)
     with work(f"loading {name}", 2) as advance:
@@ -92,6 +94,8 @@ def has_decoder(backbone: Any) -> bool:
 def cache_shape(model: Any) -> tuple[int, ...]:
     """What a `CausalLM` keeps of two tokens: (blocks, 2, 2, heads, size), the third of them growing with the tokens."""
     import tensorflow as tf
+
+    from tfft import graph
 
     with graph.plain_slice_update():
         _, kept = model._build_cache(tf.zeros((1, 2), tf.int32))

@@ -482,7 +482,7 @@ class Reader:
                 call,
                 "rate-too-high",
                 f"a learning rate of {rate:g} on a thawed transformer destroys what it was pretrained to know",
-                "1e-4 for small ones such as MiniLM, 2e-5 to 5e-5 for BERT; or freeze it",
+                "1e-4 for small ones such as MiniLM, 2e-5 to 5e-5 for 100 M parameters; or freeze it",
             )
 
     def _data(self, call: ast.Call, name: str, thing: Thing, things: dict[str, Thing]) -> None:
