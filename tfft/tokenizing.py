@@ -166,6 +166,12 @@ def encode(
     return inputs_of(in_chunks(_graph(tokenizer, tuple(cleaning)), texts), tokenizer)
 
 
+def encode_bare(tokenizer: Any, texts: Sequence[str | bytes], cleaning: Sequence[str] = ()) -> tf.RaggedTensor:
+    """Token ids of many texts, whole and without special tokens: (rows, None) int32."""
+    ids: tf.RaggedTensor = in_chunks(_bare_graph(tokenizer, tuple(cleaning)), texts)
+    return ids
+
+
 def in_chunks(graph: Any, *columns: Sequence[str | bytes]) -> Any:
     """Call a graph of string tensors (batch,) on many rows, some at a time; what it gives, nested, is joined."""
     starts = range(0, len(columns[0]), CHUNK)
@@ -179,6 +185,12 @@ def in_chunks(graph: Any, *columns: Sequence[str | bytes]) -> Any:
 def _graph(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
     signature = [tf.TensorSpec([None], tf.string)]
     return tf.function(lambda texts: token_ids(tokenizer, texts, cleaning), input_signature=signature, autograph=False)
+
+
+@functools.lru_cache(maxsize=4)
+def _bare_graph(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(lambda texts: bare_ids(tokenizer, texts, cleaning), input_signature=signature, autograph=False)
 
 
 def choose_length(

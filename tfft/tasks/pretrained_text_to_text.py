@@ -5,6 +5,7 @@ Source and target are tokenised as in pretraining; nothing is learnt from nothin
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ import tensorflow as tf
 
 from tfft import backbones, packing, tokenizing
 from tfft.decoding import as_facts
-from tfft.examples import Examples, Ragged, as_arrays, each, from_each
+from tfft.examples import Examples, each, from_each
 from tfft.heads import OUTPUT
 from tfft.pretrained import NEXT, Rewriter, next_token_head
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight
+
+log = logging.getLogger(__name__)
 
 # A decoder that knows its language wants small steps and few passes.
 DEFAULTS = {"dropout": 0.0, "batch_size": 16, "monitor": "loss", "label_smoothing": 0.1}
@@ -54,7 +57,7 @@ def learn(
     decoding: Sequence[str],
 ) -> Facts:
     """How long a target may be, how it is written, and the ids that frame texts."""
-    lengths = _bare_ids(tokenizer, rows[target].tolist()).lengths + 1
+    lengths = tokenizing.encode_bare(tokenizer, rows[target].tolist()).row_lengths().numpy() + 1
     longest = int(-(-np.quantile(lengths, 0.999) // 8) * 8) if target_length is None else target_length
     return {"longest": longest, "decoding": as_facts(decoding), **framing}
 
@@ -75,10 +78,12 @@ def encode(
     if target not in rows:
         nothing = np.zeros(len(rows), "float32")
         return Examples(x, nothing, nothing + 1, padding)
-    bare = _bare_ids(tokenizer, rows[target].tolist())
+    bare = each(tokenizing.encode_bare(tokenizer, rows[target].tolist()))
     start, kept = facts["start"], facts["longest"] - 1  # the end is one, too
-    _warn_of_cut(int((bare.lengths > kept).sum()), len(rows), facts["longest"])
-    framed = [np.r_[start, row[:kept], facts["end"]] for row in each(bare)]
+    cut = sum(len(row) > kept for row in bare)
+    if cut:
+        log.warning("%d of %d targets are longer than %d pieces and were cut", cut, len(bare), facts["longest"])
+    framed = [np.r_[start, row[:kept], facts["end"]] for row in bare]
     before, following = (from_each([row[cut] for row in framed], own=True) for cut in (slice(-1), slice(1, None)))
     weight = from_each([np.arange(len(row) - 1) >= len(start) - 1 for row in framed], "float32", own=True)
     ones = before._replace(values=np.ones_like(before.values))
@@ -86,27 +91,9 @@ def encode(
     return Examples(x, weight._replace(values=np.zeros_like(weight.values)), weight, padding)
 
 
-def _warn_of_cut(cut: int, rows: int, longest: int) -> None:
-    from tfft.tasks.text_to_text import log
-
-    if cut:
-        log.warning("%d of %d targets are longer than %d pieces and were cut", cut, rows, longest)
-
-
 def _paddings(tokenizer: Any) -> dict[str, int]:
     pad = tokenizing.special_ids(tokenizer)[2]
     return dict.fromkeys(("encoder_token_ids", "decoder_token_ids", "token_ids"), pad) | {NEXT: 0}
-
-
-def _bare_ids(tokenizer: Any, texts: Sequence[str]) -> Ragged:
-    ids: Ragged = as_arrays(tokenizing.in_chunks(_bare(tokenizer), texts))
-    return ids
-
-
-@functools.lru_cache(maxsize=4)
-def _bare(tokenizer: Any) -> Any:
-    signature = [tf.TensorSpec([None], tf.string)]
-    return tf.function(lambda t: tokenizing.bare_ids(tokenizer, t, ()), input_signature=signature, autograph=False)
 
 
 def _sources(texts: Sequence[str], tokenizer: Any, facts: Facts, cleaning: tuple[str, ...]) -> dict[str, Any]:

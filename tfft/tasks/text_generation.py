@@ -111,9 +111,8 @@ def encode(
         nothing = np.zeros(len(rows), "float32")
         return Examples(_inputs(ids), nothing, nothing + 1, padding)
     texts = [_filled(facts["template"], *row) for row in zip(prompts, rows[RESPONSE], strict=True)]
-    bare = _bare(tokenizer, tuple(cleaning))
-    whole = tokenizing.in_chunks(bare, texts)
-    alone = tokenizing.in_chunks(bare, rows[RESPONSE].tolist())
+    whole = tokenizing.encode_bare(tokenizer, texts, cleaning)
+    alone = tokenizing.encode_bare(tokenizer, rows[RESPONSE].tolist(), cleaning)
     framed, weights = [], []
     for own, joint, rest in zip(each(asked), each(whole), each(alone), strict=True):
         # Elsewhere its first piece holds the end of what stands before.
@@ -127,13 +126,6 @@ def encode(
 
 def _filled(template: str, prompt: str, response: str) -> str:
     return template.removesuffix("{response}").replace("{prompt}", prompt) + response
-
-
-@functools.lru_cache(maxsize=4)
-def _bare(tokenizer: Any, cleaning: tuple[str, ...]) -> Any:
-    signature = [tf.TensorSpec([None], tf.string)]
-    call = functools.partial(tokenizing.bare_ids, tokenizer, cleaning=cleaning)
-    return tf.function(lambda t: call(t), input_signature=signature, autograph=False)
 
 
 @functools.lru_cache(maxsize=4)
