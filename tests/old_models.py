@@ -1,6 +1,6 @@
 """Writes models with Keras 2, in a process of its own, and what they answer: `python old_models.py FOLDER`.
 
-For each: NAME.h5, and NAME.npz with inputs in_0, ... and outputs out_0, ...
+For each: NAME.h5, NAME.keras, and NAME.npz with inputs in_0, ... and outputs out_0, ...
 """
 
 import os
@@ -232,6 +232,7 @@ def main(folder: Path) -> None:
         outputs = outputs if isinstance(outputs, list) else [outputs]
         model.compile("adam", "mse")
         model.save(folder / f"{name}.h5")
+        model.save(folder / f"{name}.keras")
         arrays = {f"in_{i}": v for i, v in enumerate(inputs)} | {f"out_{i}": v for i, v in enumerate(outputs)}
         np.savez(folder / f"{name}.npz", **arrays)
 

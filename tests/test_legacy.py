@@ -42,9 +42,10 @@ def inputs_of(model: keras.Model, arrays: Any) -> Any:
     return given if len(given) > 1 else given[0]
 
 
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_answers_as_keras_2_does(name: str, folder: Path, tmp_path: Path) -> None:
-    model, arrays = load_model(folder / f"{name}.h5"), np.load(folder / f"{name}.npz")
+def test_a_model_answers_as_keras_2_does(name: str, suffix: str, folder: Path, tmp_path: Path) -> None:
+    model, arrays = load_model(folder / f"{name}.{suffix}"), np.load(folder / f"{name}.npz")
     assert name == "time_distributed" or not any(isinstance(layer, keras.Model) for layer in model.layers)  # flat
     x = inputs_of(model, arrays)
     outputs = keras.tree.flatten(model(x, training=False))

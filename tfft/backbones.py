@@ -125,8 +125,8 @@ def framing(backbone: Any, tokenizer: Any) -> dict[str, Any]:
     model = language_model(backbone)
     if model is None:
         raise InvalidValueError(
-            f"{backbone.name} does not write: KerasHub has no language model of its family. Expected a decoder such "
-            "as GPT-2, Llama or Gemma, or one with an encoder, such as BART and T5"
+            f"{backbone.name} does not write: KerasHub has no language model of its family. Expected a decoder, such "
+            "as --backbone gpt2_base_en, llama3_8b_en or gemma_2b_en"
         )
     frames = model.preprocessor_cls(tokenizer)
     frames.build(None)

@@ -4,10 +4,13 @@
 configuration, layer by layer; no code in a file is run.
 """
 
+import collections
+import io
 import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,9 @@ def load_model(
     if path.is_dir():
         return _saved_model(path)
     if path.suffix == ".keras":
+        version = _archive_version(path)
+        if _major(version) < 3:
+            return _of_archive(path, dict(custom_objects or {}), safe_mode)
         return _native(path, custom_objects, safe_mode)
     with old_weights.opened(path) as file:
         config = old_weights.attribute(file, "model_config")
@@ -104,6 +110,58 @@ def _json(config: Any, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or "class_name" not in found or "config" not in found:
         raise InvalidValueError(f"{path}: its model_config describes no model")
     return found
+
+
+def _archive_version(path: Path) -> str:
+    """The Keras that wrote a `.keras` file; "3" where that cannot be read, for Keras itself to say why."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
+        return "3"
+
+
+def _of_archive(path: Path, custom_objects: dict[str, Any], safe_mode: bool) -> keras.Model:
+    """A `.keras` file of Keras 2.12 to 2.15, or of tf_keras."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config, weights = _json(archive.read("config.json"), path), io.BytesIO(archive.read("model.weights.h5"))
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise InvalidValueError(f"{path} is damaged: {error}") from None
+    with old_weights.opened(weights) as file:
+        numbers = sum(value.size for _, value in old_weights.gathered(file))
+        builder = Builder(custom_objects, safe_mode, numbers)
+        model = builder.model(config)
+        _assign_archive(file, config, builder.made, builder)
+    return model
+
+
+def _assign_archive(group: Any, config: Mapping[str, Any], made: Mapping[str, tuple[Any, str]], builder: Any) -> None:
+    """Weights by the names such files give layers: `dense`, `dense_1`, ..., in the order of the model."""
+    group, counts = group.get("layers", group.get("_layer_checkpoint_dependencies", {})), collections.Counter[str]()
+    for layer_config in config["config"]["layers"]:
+        kind, name = layer_config["class_name"], _name(layer_config)
+        if kind == "InputLayer" and config["class_name"] == "Sequential":
+            continue
+        plain = _snake(kind)
+        key = f"{plain}_{counts[plain]}" if counts[plain] else plain
+        counts[plain] += 1
+        layer = made[name][0] if name in made else None
+        if layer is None or not layer.weights:
+            continue
+        if key not in group:
+            raise InvalidValueError(f"{group.file.filename} has no weights of layer {name!r}")
+        if isinstance(layer, keras.Model):
+            _assign_archive(group[key], layer_config, builder.inside[id(layer)], builder)
+        else:
+            old_weights.assign(layer, kind, old_weights.gathered(group[key]), 2)
+
+
+def _snake(kind: str) -> str:
+    """Keras's own way: `Conv2DTranspose` -> `conv2d_transpose`."""
+    name = re.sub(r"\W+", "", kind)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _native(path: Path, custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> keras.Model:
@@ -217,11 +275,13 @@ class Builder:
 
     Attributes:
         made: name -> (layer, its class's name in the file), of the outermost model.
+        inside: the same of each model in it, by its id.
     """
 
     def __init__(self, custom_objects: dict[str, Any], safe_mode: bool, numbers: int) -> None:
         self.custom_objects, self.safe_mode, self.numbers = custom_objects, safe_mode, numbers
         self.made: dict[str, tuple[Any, str]] = {}
+        self.inside: dict[int, dict[str, tuple[Any, str]]] = {}
 
     def model(self, config: Mapping[str, Any], outermost: bool = True) -> keras.Model:
         """A model of the configuration of one."""
@@ -231,6 +291,7 @@ class Builder:
         made: dict[str, tuple[Any, str]] = {}
         build = self._sequential if kind == "Sequential" else self._functional
         model = build(settings, made)
+        self.inside[id(model)] = made
         if outermost:
             self.made = made
         return model

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py  # what Keras itself reads such files with
 import keras
@@ -14,7 +14,7 @@ Arrays = list[tuple[str, np.ndarray]]  # names in the file and values, in the fi
 LARGEST = 2**31  # numbers in one array: 8 GB
 
 
-def opened(path: Path) -> h5py.File:
+def opened(path: Path | IO[bytes]) -> h5py.File:
     """An HDF5 file.
 
     Raises:
@@ -58,16 +58,21 @@ def layers(group: Any) -> dict[str, Arrays]:
 
 
 def _arrays(group: Any) -> Iterator[tuple[str, np.ndarray]]:
-    for name in attribute(group, "weight_names") if attribute(group, "weight_names") is not None else ():
-        dataset = _member(group, text(name))
-        if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-            raise InvalidValueError(f"{group.file.filename}: {text(name)} is not kept in this file")
-        if dataset.size is None or dataset.size > LARGEST or dataset.dtype.kind not in "fiub":
-            raise InvalidValueError(f"{group.file.filename}: {text(name)} is no array of numbers of a possible size")
-        try:
-            yield text(name), np.asarray(dataset)
-        except (OSError, MemoryError) as error:
-            raise InvalidValueError(f"{group.file.filename} is damaged at {text(name)}: {error}") from None
+    names = attribute(group, "weight_names")
+    for name in () if names is None else names:
+        yield text(name), _array(group, text(name))
+
+
+def _array(group: Any, name: str) -> np.ndarray:
+    dataset = _member(group, name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise InvalidValueError(f"{group.file.filename}: {name} is not kept in this file")
+    if dataset.size is None or dataset.size > LARGEST or dataset.dtype.kind not in "fiub":
+        raise InvalidValueError(f"{group.file.filename}: {name} is no array of numbers of a possible size")
+    try:
+        return np.asarray(dataset)
+    except (OSError, MemoryError) as error:
+        raise InvalidValueError(f"{group.file.filename} is damaged at {name}: {error}") from None
 
 
 def _member(group: Any, name: str) -> Any:
@@ -81,6 +86,21 @@ def _member(group: Any, name: str) -> Any:
         except (KeyError, OSError) as error:
             raise InvalidValueError(f"{group.file.filename} is damaged at {name!r}: {error}") from None
     return group
+
+
+PARTS = ("forward_layer", "backward_layer", "layer", "cell", "cells", "_query_dense", "_key_dense", "_value_dense")
+
+
+def gathered(group: Any) -> Arrays:
+    """The weights of a layer in a `.keras` file of Keras 2: its own, and those of the layers it is made of."""
+    found: Arrays = []
+    if "vars" in group:
+        variables = _member(group, "vars")
+        found += [(name, _array(variables, name)) for name in sorted(variables, key=int)]
+    inner = [name for name in group if name != "vars"]
+    for name in sorted(inner, key=lambda n: (PARTS.index(n) if n in PARTS else len(PARTS), n)):
+        found += gathered(_member(group, name))
+    return found
 
 
 def assign(layer: Any, kind: str, arrays: Arrays, version: int) -> None:
@@ -119,7 +139,12 @@ def ordered(layer: Any) -> list[Any]:
 
 
 def _matched(variables: Sequence[Any], arrays: Arrays) -> list[np.ndarray] | None:
-    """Values by the last two parts of their names, where order does not tell: None where names do not either."""
+    """Values by their shapes where each is another, or by the last two parts of their names, where order does not
+    tell; None where they do not either.
+    """
+    by_shape = {value.shape: value for _, value in arrays}
+    if len(by_shape) == len(arrays) and {tuple(v.shape) for v in variables} == set(by_shape):
+        return [by_shape[tuple(v.shape)] for v in variables]
 
     def key(name: str) -> str:
         return "/".join(name.removesuffix(":0").split("/")[-2:])
