@@ -103,6 +103,8 @@ def test_a_run_keeps_them_apart_and_a_later_one_has_them_merged(presets: Any, tm
         np.testing.assert_allclose(one, other, atol=1e-5)
     exported = tfft.export_saved_model(run, tmp_path / "model")  # its proof compares it with the adapters' answers
     assert exported.is_dir()
+    with pytest.raises(InvalidValueError, match="int8 is for whole weights"):
+        tfft.export_saved_model(run, tmp_path / "small", precision="int8")
     assert lora.adapters(run.model)
 
 

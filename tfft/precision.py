@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from tfft import lora
 from tfft.errors import ExportError, InvalidValueError
 from tfft.evaluation import predict
 from tfft.examples import Examples
@@ -52,6 +53,10 @@ def quantize(run: Run, precision: str, rows: pd.DataFrame | None, bound: float) 
         raise InvalidValueError(f"precision of a SavedModel is one of: float32, int8. Received: {precision!r}")
     if run.task.answering:
         raise InvalidValueError(f"{precision} is for tasks whose answers are numbers; {run.task.name} writes texts")
+    if lora.adapters(run.model):
+        raise InvalidValueError(
+            f"{precision} is for whole weights; a run that goes on with --backbone RUN has them merged"
+        )
     if rows is None:
         raise InvalidValueError(f"{precision} is judged by rows with answers; none were given")
     examples = run_examples(run, rows)
