@@ -54,9 +54,7 @@ def quantize(run: Run, precision: str, rows: pd.DataFrame | None, bound: float) 
     if run.task.answering:
         raise InvalidValueError(f"{precision} is for tasks whose answers are numbers; {run.task.name} writes texts")
     if lora.adapters(run.model):
-        raise InvalidValueError(
-            f"{precision} is for whole weights; a run that goes on with --backbone RUN has them merged"
-        )
+        raise InvalidValueError(f"{precision} is for whole weights; a run on --backbone RUN has its adapters merged")
     if rows is None:
         raise InvalidValueError(f"{precision} is judged by rows with answers; none were given")
     examples = run_examples(run, rows)
