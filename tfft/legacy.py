@@ -1,7 +1,7 @@
 """Models that other people saved, as native Keras 3 models: flat, functional, ready to be cut and frozen.
 
-Files of Keras 3 and SavedModel folders are read as Keras and TensorFlow do. Those of Keras 1 and 2 are rebuilt from their
-configuration, layer by layer; no code in a file is run.
+Files of Keras 3 and SavedModel folders are read as Keras and TensorFlow do. Those of Keras 1 and 2 are rebuilt from
+their configuration, layer by layer; no code in a file is run.
 """
 
 import collections
