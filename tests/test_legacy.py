@@ -42,7 +42,7 @@ def inputs_of(model: keras.Model, arrays: Any) -> Any:
     return given if len(given) > 1 else given[0]
 
 
-@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("suffix", ["h5", pytest.param("keras", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_answers_as_keras_2_does(name: str, suffix: str, folder: Path, tmp_path: Path) -> None:
     model, arrays = load_model(folder / f"{name}.{suffix}"), np.load(folder / f"{name}.npz")
@@ -95,6 +95,11 @@ def test_other_peoples_files_learn_again(name: str, tmp_path: Path) -> None:
     by_name.export(str(tmp_path / "saved"), verbose=False)
     again = load_model(tmp_path / "saved")
     np.testing.assert_allclose(keras.tree.flatten(again(named))[0], by_name(named, training=False), atol=1e-5)
+
+
+def test_an_archive_of_keras_2_is_read(folder: Path) -> None:
+    model, arrays = load_model(folder / "nested_frozen.keras"), np.load(folder / "nested_frozen.npz")
+    np.testing.assert_allclose(model(arrays["in_0"], training=False), arrays["out_0"], atol=1e-5)
 
 
 def test_weights_alone_want_an_architecture(folder: Path, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ ROWS = [
 PLAIN: dict[str, Any] = {"target_length": None, "decoding": ()}
 
 
-@pytest.fixture(scope="module", params=["bart", "t5"])
+# Byte pairs are slow: tracing KerasHub's tokenizer takes seconds.
+@pytest.fixture(scope="module", params=["t5", pytest.param("bart", marks=pytest.mark.slow)])
 def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, str]:
     return *build(request.param, tmp_path_factory.mktemp("writer")), request.param
 

@@ -26,7 +26,8 @@ ROWS = [
 PLAIN: dict[str, Any] = {"template": None, "target_length": None, "decoding": ()}
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+# Byte pairs are slow: tracing KerasHub's tokenizer takes seconds.
+@pytest.fixture(scope="module", params=["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     return build(request.param, tmp_path_factory.mktemp("writer"))
 
