@@ -298,8 +298,18 @@ def test_a_head_that_answers_for_padding_too_is_left_alone(tmp_path: Path, caplo
     model = keras.Model(backbone.input, keras.layers.Dense(3, name="head_scores")(backbone.output["sequence_output"]))
     with caplog.at_level("INFO", "tfft"):
         _, found = store(tfft.freeze(model, 1), rows_for(model), tmp_path)
-    assert found is None
-    assert "depend on how far a text was padded" in caplog.text
+        assert found is None
+        assert "depend on how far a text was padded" in caplog.text
+
+
+def test_padding_is_not_asked_for_where_tokens_are_weighed(tmp_path: Path) -> None:
+    backbone = BACKBONES["bert"]()
+    model = keras.Model(backbone.input, keras.layers.Dense(3, name="head_scores")(backbone.output["sequence_output"]))
+    rows = rows_for(model)
+    tokens = as_arrays(rows.x["token_ids"])
+    rows = rows._replace(weight=tokens._replace(values=np.ones(len(tokens.values), "float32")))
+    _, found = store(tfft.freeze(model, 1), rows, tmp_path)
+    assert found is not None
 
 
 def test_predict_with_a_cache_is_predict(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

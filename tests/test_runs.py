@@ -46,7 +46,7 @@ def test_config_is_the_recipe_as_resolved(folder: Path) -> None:
     assert config["epochs"] == 2
     assert config["learning_rate"] == 1e-3
     assert config["max_length"] == 8
-    optional = {"validation", "test", "class_weight", "cache_dir", "cache_limit_gb", *OPTIONS}
+    optional = {"validation", "test", "class_weight", "cache_dir", "cache_limit_gb", "lora", *OPTIONS}
     assert {name for name, value in config.items() if value is None} == optional
 
 
