@@ -132,7 +132,9 @@ def _of_archive(path: Path, custom_objects: dict[str, Any], safe_mode: bool) -> 
     return model
 
 
-def _assign_archive(group: Any, config: Mapping[str, Any], made: Mapping[str, tuple[Any, str]], builder: Any) -> None:
+def _assign_archive(
+    group: Any, config: Mapping[str, Any], made: Mapping[str, tuple[Any, str]], builder: Builder
+) -> None:
     """Weights by the names such files give layers: `dense`, `dense_1`, ..., in the order of the model."""
     group, counts = group.get("layers", group.get("_layer_checkpoint_dependencies", {})), collections.Counter[str]()
     for layer_config in config["config"]["layers"]:

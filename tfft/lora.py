@@ -72,14 +72,17 @@ def _attention(block: Any) -> list[Any]:
     return [layer for layer in graph.flattened(block) if layer.name in TARGETS and hasattr(layer, "enable_lora")]
 
 
+def _named(model: keras.Model) -> dict[str, Any]:
+    """The layers that adapters may be put on, by the block's name and their number in it."""
+    return {
+        f"{block.name}.{number}.{layer.name}": layer
+        for block in graph.blocks(model)
+        for number, layer in enumerate(_attention(block))
+    }
+
+
 def _adapted(model: keras.Model) -> dict[str, Any]:
-    """The layers with adapters, by the block's name and their number in it."""
-    found = {}
-    for block in graph.blocks(model):
-        for number, layer in enumerate(_attention(block)):
-            if layer.lora_enabled:
-                found[f"{block.name}.{number}.{layer.name}"] = layer
-    return found
+    return {name: layer for name, layer in _named(model).items() if layer.lora_enabled}
 
 
 def adapters(model: keras.Model) -> dict[str, Any]:
@@ -111,12 +114,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def _places(backbone: keras.Model, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The layers that adapters are of, by their names in `weights`."""
-    names = {name.rpartition(".")[0] for name in arrays}
-    places = {
-        f"{block.name}.{number}.{layer.name}": layer
-        for block in graph.blocks(backbone)
-        for number, layer in enumerate(_attention(block))
-    }
+    names, places = {name.rpartition(".")[0] for name in arrays}, _named(backbone)
     if not names or not names <= set(places):
         raise InvalidValueError(f"the adapters are not this backbone's: {', '.join(sorted(names - set(places))[:3])}")
     return {name: places[name] for name in sorted(names)}

@@ -7,6 +7,7 @@ TensorFlow Serving 2.13 to 2.19 does not know (docs/architecture.md).
 
 import base64
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from tfft.cleaning import clean
 from tfft.errors import InvalidValueError
 from tfft.examples import Examples, lengths
 from tfft.progress import track
+
+log = logging.getLogger(__name__)
 
 NOWHERE = ("starts", "ends", "word", "hidden")  # not of tokens, but what they stand for in a text: -1 for nothing
 CHUNK = 512  # texts tokenised by one graph call: large enough to amortise the call, small enough to show progress
@@ -211,8 +214,24 @@ def choose_length(
         if limit is not None and wanted > limit:
             raise InvalidValueError(f"max_length must be at most {limit}, what the backbone reads. Received: {wanted}")
         return wanted
-    wanted = int(-(-np.quantile(row_lengths, quantile) // 8) * 8)
-    return min(wanted, 512 if limit is None else limit)
+    return min(_rounded(row_lengths, quantile), 512 if limit is None else limit)
+
+
+def _rounded(row_lengths: np.ndarray, quantile: float) -> int:
+    return int(-(-np.quantile(row_lengths, quantile) // 8) * 8)
+
+
+def longest_target(row_lengths: np.ndarray, wanted: int | None) -> int:
+    """Pieces a target may have: as many as are wanted, or as all but one in a thousand of the rows have, in eights."""
+    return _rounded(row_lengths, 0.999) if wanted is None else wanted
+
+
+def with_end(rows: Sequence[np.ndarray], end: int, longest: int) -> list[np.ndarray]:
+    """Targets with the end behind them, of at most so many pieces: what is too long is cut, and counted in the log."""
+    cut = sum(len(row) >= longest for row in rows)
+    if cut:
+        log.warning("%d of %d targets are longer than %d pieces and were cut", cut, len(rows), longest)
+    return [np.append(row[: longest - 1], end) for row in rows]
 
 
 def truncate_examples(examples: Examples, tokenizer: Any, max_length: int) -> tuple[Examples, int]:

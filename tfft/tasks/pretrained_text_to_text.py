@@ -5,7 +5,6 @@ Source and target are tokenised as in pretraining; nothing is learnt from nothin
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +19,6 @@ from tfft.examples import Examples, each, from_each
 from tfft.heads import OUTPUT
 from tfft.pretrained import NEXT, Rewriter, next_token_head
 from tfft.tasks.task import Facts, Scores, Task, refuse_class_weight
-
-log = logging.getLogger(__name__)
 
 # A decoder that knows its language wants small steps and few passes.
 DEFAULTS = {"dropout": 0.0, "batch_size": 16, "monitor": "loss", "label_smoothing": 0.1}
@@ -58,7 +55,7 @@ def learn(
 ) -> Facts:
     """How long a target may be, how it is written, and the ids that frame texts."""
     lengths = tokenizing.encode_bare(tokenizer, rows[target].tolist()).row_lengths().numpy() + 1
-    longest = int(-(-np.quantile(lengths, 0.999) // 8) * 8) if target_length is None else target_length
+    longest = tokenizing.longest_target(lengths, target_length)
     return {"longest": longest, "decoding": as_facts(decoding), **framing}
 
 
@@ -78,12 +75,8 @@ def encode(
     if target not in rows:
         nothing = np.zeros(len(rows), "float32")
         return Examples(x, nothing, nothing + 1, padding)
-    bare = each(tokenizing.encode_bare(tokenizer, rows[target].tolist()))
-    start, kept = facts["start"], facts["longest"] - 1  # the end is one, too
-    cut = sum(len(row) > kept for row in bare)
-    if cut:
-        log.warning("%d of %d targets are longer than %d pieces and were cut", cut, len(bare), facts["longest"])
-    framed = [np.r_[start, row[:kept], facts["end"]] for row in bare]
+    start, bare = facts["start"], each(tokenizing.encode_bare(tokenizer, rows[target].tolist()))
+    framed = [np.r_[start, row] for row in tokenizing.with_end(bare, facts["end"], facts["longest"])]
     before, following = (from_each([row[cut] for row in framed], own=True) for cut in (slice(-1), slice(1, None)))
     weight = from_each([np.arange(len(row) - 1) >= len(start) - 1 for row in framed], "float32", own=True)
     ones = before._replace(values=np.ones_like(before.values))

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfft import backbones, copying, packing, text_metrics, tokenizing, vocabulary
 from tfft.decoder import Decoder, NextPiece, attention_heads
 from tfft.decoding import Decoding, as_facts
-from tfft.examples import Examples, Ragged, as_arrays
+from tfft.examples import Examples, as_arrays, each, from_each
 from tfft.heads import OUTPUT, padding_mask, sequence_output
 from tfft.likelihood import Perplexity, Unlikelihood
 from tfft.tasks import pretrained_text_to_text as pretrained
@@ -127,8 +127,7 @@ def learn(
     texts = rows[target].tolist()
     model = vocabulary.learn(texts, vocabulary_size)
     lengths = vocabulary.encoded(model, texts).lengths + 1
-    # All but one in a thousand are kept whole.
-    longest = int(-(-np.quantile(lengths, 0.999) // 8) * 8) if target_length is None else target_length
+    longest = tokenizing.longest_target(lengths, target_length)
     log.info("vocabulary: %d pieces, at most %d a target", vocabulary.size(model), longest)
     return {
         "vocabulary": model,
@@ -156,7 +155,8 @@ def encode(
         nothing = np.zeros(len(rows), "float32")
         return Examples(dict(x), nothing, nothing + 1, padding)
     _warn_of_unknown(x["token_ids"], tokenizer)
-    ids = _ended(vocabulary.encoded(facts["vocabulary"], rows[target].tolist()), facts["longest"])
+    pieces = each(vocabulary.encoded(facts["vocabulary"], rows[target].tolist()))
+    ids = from_each(tokenizing.with_end(pieces, vocabulary.END, facts["longest"]), own=True)
     y, weight = (ids._replace(values=np.full(len(ids.values), value, "float32")) for value in (0, 1))
     return Examples(dict(x) | {TARGET: ids}, y, weight, padding | {TARGET: vocabulary.PAD})
 
@@ -195,20 +195,6 @@ def feed(
 def tables(facts: Facts) -> list[Any]:
     """The tokenizer that reads what may be copied."""
     return [vocabulary.tokenizer(facts["vocabulary"])] if facts["copy"] else []
-
-
-def _ended(ids: Ragged, longest: int) -> Ragged:
-    """Each row with the end behind it; what is too long is cut, and counted."""
-    lengths = np.minimum(ids.lengths + 1, longest)
-    cut = int((ids.lengths + 1 > longest).sum())
-    if cut:
-        log.warning("%d of %d targets are longer than %d pieces and were cut", cut, len(lengths), longest)
-    starts = np.cumsum(lengths) - lengths
-    place = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-    last = place == np.repeat(lengths, lengths) - 1
-    source = np.where(last, 0, np.repeat(ids.starts, lengths) + place)
-    values = ids.values if len(ids.values) else np.zeros(1, "int32")
-    return Ragged(np.where(last, vocabulary.END, values[source]).astype("int32"), starts, lengths, own=True)
 
 
 def _warn_of_unknown(ids: tf.RaggedTensor, tokenizer: Any) -> None:
