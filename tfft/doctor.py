@@ -96,7 +96,7 @@ def fix_file(path: str | Path, target: str | Path) -> None:
     if target.exists():
         raise InvalidValueError(f"{target} exists already. Choose another name, or remove it")
     if path.suffix != ".ipynb":
-        target.write_text(fixed(_text(path)), "utf-8")
+        _write(target, fixed(_text(path)))
         return
     notebook = _notebook(path)
     mark = "# --- tfft doctor: next cell ---"
@@ -104,7 +104,13 @@ def fix_file(path: str | Path, target: str | Path) -> None:
     parts = fixed(f"\n{mark}\n".join(source for _, source in cells)).split(f"\n{mark}\n")
     for (number, _), source in zip(cells, parts, strict=True):
         notebook["cells"][number - 1]["source"] = source.replace(MAGIC, "").splitlines(keepends=True)
-    target.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    _write(target, json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
+
+
+def _write(target: Path, content: str) -> None:
+    scratch = target.with_name(f".{target.name}.tmp")
+    scratch.write_text(content, "utf-8")
+    scratch.replace(target)
 
 
 def _text(path: Path) -> str:
