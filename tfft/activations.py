@@ -44,7 +44,7 @@ def split(model: keras.Model) -> tuple[keras.Model | None, keras.Model]:
         (prefix, suffix). The prefix maps the model's inputs to {"frozen_0": tensor, ...}, the suffix those to the
         model's outputs: `suffix(prefix(x)) == model(x)` in inference mode. The prefix is None when nothing is frozen.
 
-    Example:
+    Examples:
         >>> import keras, tfft
         >>> inputs = keras.Input((3,))
         >>> hidden = keras.layers.Dense(4, trainable=False)(inputs)

@@ -22,7 +22,7 @@ def choose(precision: str = "auto") -> str:
     Raises:
         InvalidValueError: no such precision.
 
-    Example:
+    Examples:
         >>> from tfft.arithmetic import choose
         >>> choose("float32")
         'float32'
@@ -64,7 +64,7 @@ def arithmetic(precision: str) -> Iterator[None]:
     Args:
         precision: "float32" or "bfloat16".
 
-    Example:
+    Examples:
         >>> from tfft.arithmetic import arithmetic
         >>> with arithmetic("float32"):
         ...     pass

@@ -43,7 +43,7 @@ def load_backbone(name: str | os.PathLike[str] = DEFAULT, *, merge: bool = True)
         NotFoundError: not found anywhere; the message names the nearest known name.
         InvalidValueError: found, but not a text backbone with a tokenizer, or not the file its hash promises.
 
-    Example:
+    Examples:
         >>> import tfft
         >>> backbone, tokenizer = tfft.load_backbone("minilm-l6")
         >>> backbone.count_params()

@@ -110,7 +110,7 @@ def batches(
         redraw: (x, y, weight, generator) -> (x, y, weight) of one batch, when it is shuffled: what is drawn anew in
             every epoch. Its `x` has all that the examples have, and gives the model's inputs.
 
-    Example:
+    Examples:
         >>> import numpy as np, tensorflow as tf, tfft
         >>> from tfft.examples import Examples
         >>> ids = tf.ragged.constant([[5, 6, 7], [5]], dtype=tf.int32)

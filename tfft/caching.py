@@ -57,7 +57,7 @@ class Cache:
         limit_gb: bytes the whole folder may take, in 10^9; older entries make room. None: half of what is free.
         dtype: of stored sequences. One vector a row is always float32.
 
-    Example:
+    Examples:
         >>> from tfft.caching import Cache
         >>> Cache("cache", limit_gb=2).mode
         'auto'

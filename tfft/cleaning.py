@@ -84,7 +84,7 @@ def clean(text: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
     Raises:
         InvalidValueError: a name that is not a cleaner.
 
-    Example:
+    Examples:
         >>> import tensorflow as tf
         >>> from tfft.cleaning import clean
         >>> clean(tf.constant(["a<br />b &amp;  c"]), ["html", "whitespace"]).numpy()

@@ -37,7 +37,7 @@ class Client:
     Raises:
         InvalidValueError: an address of another kind, or both version and label.
 
-    Example:
+    Examples:
         client = tfft.Client("http://localhost:8501", "sentiment")
         client.predict(["It works as it should."])[0]["label"]
     """

@@ -52,7 +52,7 @@ def load_data(
     Raises:
         DataError, NotFoundError, InvalidValueError: one line that says what is wrong and what to do.
 
-    Example:
+    Examples:
         >>> import tfft
         >>> rows = [{"text": f"{word} {n}", "label": word} for word in ("good", "bad") for n in range(10)]
         >>> {name: len(rows) for name, rows in tfft.load_data(rows).items()}

@@ -35,7 +35,7 @@ class Decoding:
         max_length: pieces, the end among them, at most; 0 for as many as the decoder learnt.
         seed: of drawing. It is the same for every row, so an answer does not depend on what else is asked.
 
-    Example:
+    Examples:
         >>> from tfft.decoding import Decoding
         >>> Decoding(beams=4, length_penalty=0.6).beams
         4

@@ -24,7 +24,7 @@ def examine(source: str) -> list[Finding]:
     Raises:
         InvalidValueError: it is not Python.
 
-    Example:
+    Examples:
         >>> from tfft.doctor import examine
         >>> [finding.rule for finding in examine("import keras_nlp")]
         ['renamed-package']

@@ -73,7 +73,7 @@ def embed(
     Returns:
         See `Vectors`. Its rows are those of the source, unusable ones left out.
 
-    Example:
+    Examples:
         found = tfft.embed("T.csv")
         found.vectors @ found.vectors[0]  # cosines with the first
     """
@@ -190,7 +190,7 @@ def nearest(vectors: Vectors | str | os.PathLike[str], texts: Sequence[str], top
     Raises:
         InvalidValueError: the backbone that is found today under the name has other weights; top is below 1.
 
-    Example:
+    Examples:
         tfft.nearest("vectors.parquet", ["Where is my parcel?"])[0]
     """
     if top < 1:

@@ -65,8 +65,10 @@ def as_arrays(value: Any) -> Any:
 
 
 def each(value: Any) -> list[np.ndarray]:
-    """The rows of a `tf.RaggedTensor` or `Ragged`, each for itself."""
+    """The rows of a `tf.RaggedTensor`, `Ragged` or array, each for itself."""
     rows = as_arrays(value)
+    if isinstance(rows, np.ndarray):
+        return list(rows)
     return [rows.values[begin : begin + size] for begin, size in zip(rows.starts, rows.lengths, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """A trained model as a SavedModel for TensorFlow Serving: written beside, proven, then renamed."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -47,7 +47,7 @@ def export_saved_model(
         InvalidValueError: the version exists, is no positive whole number, or int8 without rows.
         ExportError: the proof failed, or int8 costs too much; nothing is left behind.
 
-    Example:
+    Examples:
         path = tfft.export_saved_model(tfft.load_run("runs/x"), "saved_models/x")
     """
     root = Path(folder)
@@ -66,7 +66,8 @@ def export_saved_model(
 def write_saved_model(run: Run, folder: Path) -> None:
     """Write `saved_model.pb` and variables with all signatures."""
     archive = keras.export.ExportArchive()  # it finds variables itself; those of a tracked model it writes twice
-    for tokenizer in (run.tokenizer, *(run.task.tables(run.facts) if run.task.tables else ())):
+    own = run.tokenizer.values() if isinstance(run.tokenizer, Mapping) else (run.tokenizer,)
+    for tokenizer in (*own, *(run.task.tables(run.facts) if run.task.tables else ())):
         tokenizer([""])  # Keras tracks a layer only once it has been called
         archive.track(tokenizer)  # its tables are state of the graph
     for name, (function, taken) in signatures(run).items():

@@ -34,7 +34,7 @@ def freeze(model: keras.Model, policy: Policy = "all") -> keras.Model:
     Raises:
         InvalidValueError: more blocks than there are (the message has the number), or a name no layer has.
 
-    Example:
+    Examples:
         >>> import keras_hub, tfft
         >>> backbone = keras_hub.models.BertBackbone(
         ...     vocabulary_size=9, num_layers=2, num_heads=1, hidden_dim=4, intermediate_dim=8)

@@ -10,6 +10,7 @@ import pandas as pd
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from tfft import tokenizing
 from tfft.catalog import CATALOG
 from tfft.evaluation import predict, served
 from tfft.examples import Examples, each
@@ -74,7 +75,7 @@ def golden(run: Run) -> dict[str, Any]:
     }
     return {
         "texts": texts,
-        "token_ids": [row.tolist() for row in each((whole if run.task.windowed else cut).x["token_ids"])],
+        "token_ids": [row.tolist() for row in each(tokenizing.ids_of((whole if run.task.windowed else cut).x))],
         "labels": run.facts.get("labels"),
         "outputs": {name: value.tolist() for name, value in answers.items() if value.dtype.kind == "f"},
     }
@@ -101,13 +102,14 @@ def card(run: Run) -> str:
     """The model card, in Markdown: what it was trained on, how good it is, and with what it was made."""
     treated = "read in windows" if run.task.windowed else "cut"
     config, entry = run.config, CATALOG.get(run.config.get("backbone", ""))
+    longest = getattr(run.tokenizer, "length", None) or config["max_length"]
     facts = {
         "task": run.task.name,
         "backbone": config.get("backbone", "unknown"),
         "licence of the backbone": entry.licence if entry else "see where it comes from",
         "frozen": config.get("freeze", "unknown"),
         "data": Path(config.get("data", "unknown")).name,  # not where it lay on the machine that trained
-        "longest text": f"{config['max_length']} tokens; longer ones are {treated}",
+        "longest text": f"{longest} tokens; longer ones are {treated}",
         "cleaning": ", ".join(config["clean"]) or "none",
     }
     rows = run.metrics.get("rows", {})

@@ -32,7 +32,7 @@ def softmax_head(backbone: keras.Model, num_classes: int, *, pooling: str = "blo
     Raises:
         InvalidValueError: a pooling this backbone cannot give.
 
-    Example:
+    Examples:
         >>> import keras, keras_hub, tfft
         >>> backbone = keras_hub.models.BertBackbone(
         ...     vocabulary_size=9, num_layers=2, num_heads=1, hidden_dim=4, intermediate_dim=8)

@@ -49,7 +49,7 @@ def load_model(
         InvalidValueError: it is damaged, no model, of layers that cannot be translated, or carries code; the message
             names the layer and what to pass.
 
-    Example:
+    Examples:
         model = tfft.load_model("pretrained_model.h5")
         model.trainable = False
     """

@@ -41,7 +41,7 @@ def export_litert(run: Run, folder: str | os.PathLike[str], version: int | None 
     Raises:
         ExportError: the converter does not manage, or its answers are not Keras's; nothing is left behind.
 
-    Example:
+    Examples:
         path = tfft.export_litert(tfft.load_run("runs/x"), "litert_models/x")
     """
     refuse_others(run)

@@ -40,7 +40,7 @@ def adapt(backbone: keras.Model, rank: int) -> keras.Model:
     Raises:
         FreezeError: no block that learns has an attention layer.
 
-    Example:
+    Examples:
         >>> import keras_hub, tfft
         >>> from tfft import lora
         >>> backbone = keras_hub.models.BertBackbone(

@@ -27,7 +27,7 @@ def classification(truth: Sequence[str], probabilities: np.ndarray, labels: Sequ
         of -ln p of the right label, nats); per_class: label -> precision, recall, f1, rows; confusion_matrix: rows of
         counts [true label][predicted label], in the order of `labels`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from tfft.metrics import classification
         >>> classification(["a", "b"], np.array([[0.9, 0.1], [0.6, 0.4]]), ["a", "b"])["accuracy"]
@@ -70,7 +70,7 @@ def multi_label(
         needs no threshold), exact (share of rows with all labels right); precision_micro, recall_micro; per_class:
         label -> precision, recall, f1, average_precision, threshold, rows.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from tfft.metrics import multi_label
         >>> multi_label(np.array([[1, 0], [1, 1]]), np.array([[0.9, 0.2], [0.4, 0.7]]), "ab", [0.5, 0.5])["f1_micro"]
@@ -140,7 +140,7 @@ def regression(truth: np.ndarray, values: np.ndarray) -> dict[str, Any]:
         r2 (share of the variance explained); spearman and pearson correlation, 0 where one side is constant; mae (mean
         absolute error) and rmse (root of the mean squared error), both in the unit of the values.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from tfft.metrics import regression
         >>> regression(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))["mae"]
@@ -173,7 +173,7 @@ def answers(truth: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict[st
     Returns:
         f1 and exact, means over rows; where there are both kinds, f1_answerable and f1_unanswerable, too.
 
-    Example:
+    Examples:
         >>> from tfft.metrics import answers
         >>> answers([["the Normans", "Normans"]], ["The Normans!"])["exact"]
         1.0
@@ -215,7 +215,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     One begins with B- or S-, or where I- or E- follows nothing of its label; it ends before the next, before O, and
     after E- or S-.
 
-    Example:
+    Examples:
         >>> from tfft.metrics import entities
         >>> entities(["O", "B-place", "I-place", "I-name"])
         [('place', 1, 3), ('name', 3, 4)]
@@ -247,7 +247,7 @@ def tagging(truth: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Enti
         f1, precision, recall over all entities; f1_macro, the mean over the labels that occur in `truth`; per_class:
         label -> precision, recall, f1, entities.
 
-    Example:
+    Examples:
         >>> from tfft.metrics import tagging
         >>> tagging([[("place", 1, 3)]], [[("place", 1, 2)]])["f1"]
         0.0

@@ -58,7 +58,7 @@ def export_onnx(
         ExportError: the converter does not manage, the proof failed, or int8 costs too much; nothing is left behind.
         InvalidValueError: the version exists, or int8 without rows.
 
-    Example:
+    Examples:
         path = tfft.export_onnx(tfft.load_run("runs/x"), "onnx_models/x")
     """
     if precision not in PRECISIONS:

@@ -18,7 +18,7 @@ class FusedAdam(keras.optimizers.Optimizer):
         clip_norm: largest global norm of the gradient; None for no clipping.
         weight_decay: share of each weight that is taken off in a step, times the learning rate (AdamW); None for none.
 
-    Example:
+    Examples:
         >>> from tfft.optimizers import FusedAdam
         >>> FusedAdam(1e-3, clip_norm=1.0).beta_1
         0.9

@@ -47,7 +47,7 @@ def train(recipe: Recipe | None = None, **settings: Any) -> Path:
     Raises:
         TfftError: one line that says what was expected, what was found and what to do. Nothing is left behind.
 
-    Example:
+    Examples:
         folder = tfft.train(data="T.csv", freeze="all", out="runs/x")
     """
     if recipe is None:
@@ -182,7 +182,7 @@ def advise_data(
     Returns:
         (poolings, best first; depths), as `tfft.advising.advise` gives them.
 
-    Example:
+    Examples:
         poolings, depths = tfft.advise_data("T.csv", out="advice.png")
     """
     task = get_task("text-classification")
@@ -216,7 +216,7 @@ def evaluate_run(run: Run, source: Source, columns: Mapping[str, str] | None = N
         columns: the task's column -> the source's, where they differ from those of training.
         **reading: `encoding`, `bad_rows` as in `tfft.load_data`.
 
-    Example:
+    Examples:
         scores = tfft.evaluate_run(tfft.load_run("runs/x"), "E.csv")
     """
     rows = data.load_rows(source, task=run.task, columns=_columns(run, columns), **reading)
@@ -235,7 +235,7 @@ def predict_texts(run: Run, texts: Sequence[str | Mapping[str, str]]) -> list[An
     Raises:
         DataError: a row lacks one of the task's texts.
 
-    Example:
+    Examples:
         tfft.predict_texts(tfft.load_run("runs/x"), ["Where is my parcel?"])
     """
     if not len(texts):

@@ -46,7 +46,7 @@ def _no_display(description: str, total: int) -> Iterator[Advance]:
 def track(items: Iterable[T], description: str, total: int, step: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
     """Yield the items and advance the display after each.
 
-    Example:
+    Examples:
         >>> from tfft.progress import track
         >>> list(track([1, 2], "counting", 2))
         [1, 2]
@@ -61,7 +61,7 @@ def track(items: Iterable[T], description: str, total: int, step: Callable[[T], 
 def show_progress() -> Iterator[None]:
     """Show tfft's progress bars on stderr for the `with` block.
 
-    Example:
+    Examples:
         >>> import tfft
         >>> with tfft.show_progress():
         ...     pass

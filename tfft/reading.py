@@ -48,7 +48,7 @@ def read(source: Source, encoding: str = "utf-8") -> pd.DataFrame:
         NotFoundError: no such file.
         DataError: empty, not in this encoding, ragged, or of an unknown kind.
 
-    Example:
+    Examples:
         >>> from tfft.reading import read
         >>> read({"text": ["good", "bad"], "label": [1, 0]}).shape
         (2, 2)

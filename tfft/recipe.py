@@ -191,7 +191,7 @@ def from_mapping(settings: Mapping[str, Any], source: str | None = "the recipe")
     Raises:
         InvalidValueError: all unknown names and unusable values at once, in one line.
 
-    Example:
+    Examples:
         >>> from tfft.recipe import from_mapping
         >>> from_mapping({"data": "T.csv", "out": "runs/x", "epochs": 2}).epochs
         2

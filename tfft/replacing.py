@@ -30,7 +30,7 @@ def replace_head(model: keras.Model, num_classes: int, *, dropout: float = 0.0) 
     Raises:
         InvalidValueError: several outputs, fewer than 2 classes, or no layer with weights.
 
-    Example:
+    Examples:
         >>> import keras, tfft
         >>> old = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="kept"), keras.layers.Dense(3),
         ...     keras.layers.Softmax()])

@@ -46,10 +46,11 @@ class Run:
 
     Attributes:
         model: flat functional model, backbone and head.
-        tokenizer: KerasHub's.
+        tokenizer: KerasHub's; of a model on `tfft.on_text`, its texts.
         task: what was trained.
         facts: what it learnt from the training rows.
-        config: the recipe, as resolved, as plain data.
+        config: the recipe, as resolved, as plain data; of a model made in Python the two settings an export asks for:
+            how texts are cleaned, and how many tokens they have at most.
         metrics: scores, seconds and rows, where it was read from a folder that has them.
         environment: versions and machine, likewise.
     """
@@ -58,7 +59,7 @@ class Run:
     tokenizer: Any
     task: Task
     facts: Facts
-    config: dict[str, Any]
+    config: dict[str, Any] = dataclasses.field(default_factory=lambda: {"clean": [], "max_length": 512})
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -147,7 +148,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         NotFoundError: no such folder, or it is not a run.
         InvalidValueError: a file in it is damaged.
 
-    Example:
+    Examples:
         run = tfft.load_run("runs/x")
         run.model.summary()
     """
@@ -187,7 +188,7 @@ def with_decoding(run: Run, settings: Mapping[str, Any]) -> Run:
     Raises:
         InvalidValueError: the run's task writes nothing, or a setting is unknown or no number.
 
-    Example:
+    Examples:
         run = tfft.with_decoding(tfft.load_run("runs/x"), {"beams": 1})
     """
     if "decoding" not in run.facts:

@@ -13,7 +13,7 @@ def set_seed(seed: int) -> None:
     Not `keras.utils.set_random_seed`: it also seeds TensorFlow, which empties TensorFlow's kernel cache, and with it go
     the tables of SentencePiece tokenizers that are loaded ("Resource ... SentencepieceOp does not exist").
 
-    Example:
+    Examples:
         >>> from tfft.seeding import set_seed
         >>> set_seed(0)
     """

@@ -40,6 +40,7 @@ def signatures(run: Run) -> dict[str, Signature]:
     task, tokenizer, facts, names = run.task, run.tokenizer, run.facts, list(run.task.inputs)
     fill = tokenizing.paddings(tokenizer)
     taken = [tensor.name for tensor in run.answering.inputs]
+    fixed = {tensor.name for tensor in run.answering.inputs if None not in tensor.shape[1:]}  # of one length alone
     outputs, vector = {"answers": run.answering.output}, heads.pooled(run.answering)
     if vector is not None:
         outputs["embedding"] = vector
@@ -64,7 +65,8 @@ def signatures(run: Run) -> dict[str, Signature]:
         rows = tf.shape(texts[0])[0]
         more = tf.where(rows > ROUND, tf.math.floormod(-rows, ROUND), tf.cast(rows == 0, tf.int32))
         texts = tuple(tf.concat([text, tf.fill([more], "")], 0) for text in texts)
-        x = {name: rounded(name, t, rows) if t.shape.rank == 2 else t for name, t in x_of(*texts).items()}
+        x = x_of(*texts)
+        x = {name: rounded(name, t, rows) if t.shape.rank == 2 and name not in fixed else t for name, t in x.items()}
         found = dict(outputs_for(x))
         found["answers"] = task.serve(found["answers"], x, dict(zip(names, texts, strict=True)), facts, tokenizer)
         return keras.tree.map_structure(lambda t: t[:rows], found)
@@ -77,7 +79,7 @@ def signatures(run: Run) -> dict[str, Signature]:
         return found
 
     def tokenize(*texts: tf.Tensor) -> dict[str, Any]:
-        return {"token_ids": (whole if task.windowed else x_of)(*texts)["token_ids"]}
+        return {"token_ids": tokenizing.ids_of((whole if task.windowed else x_of)(*texts))}
 
     def whole(*texts: tf.Tensor) -> dict[str, Any]:
         return fed(WHOLE, *texts)

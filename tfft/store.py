@@ -207,7 +207,7 @@ class Entry:
 def entries(folder: str | os.PathLike[str]) -> list[Entry]:
     """What is stored, the longest unused first.
 
-    Example:
+    Examples:
         >>> from tfft.caching import entries
         >>> entries("no/such/folder")
         []

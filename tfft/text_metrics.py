@@ -32,7 +32,7 @@ def translation(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
     Raises:
         InvalidValueError: there are no rows, or not as many references as hypotheses.
 
-    Example:
+    Examples:
         >>> from tfft.text_metrics import translation
         >>> translation(["the cat sat on the mat"], ["the cat sat on the rug"])["ter"]
         16.666666666666664
@@ -67,7 +67,7 @@ def summarization(hypotheses: Sequence[str], references: Sequence[str]) -> dict[
     Raises:
         InvalidValueError: there are no rows, or not as many references as hypotheses.
 
-    Example:
+    Examples:
         >>> from tfft.text_metrics import summarization
         >>> summarization(["the cat sat"], ["the cats sat down"])["rouge2"]
         80.0
@@ -92,7 +92,7 @@ def lead(texts: Sequence[str], words: int) -> list[str]:
     Raises:
         InvalidValueError: there are no rows, or `words` is less than 1.
 
-    Example:
+    Examples:
         >>> from tfft.text_metrics import lead
         >>> lead(["The cat sat. It slept."], 3)
         ['The cat sat.']
@@ -106,7 +106,7 @@ def lead(texts: Sequence[str], words: int) -> list[str]:
 def sentence_chrf(hypothesis: str, reference: str) -> float:
     """chrF2 of one text, 0 to 100. Of the scores here it says most about a single row: it needs no shared word.
 
-    Example:
+    Examples:
         >>> from tfft.text_metrics import sentence_chrf
         >>> sentence_chrf("", "a cat")
         0.0
@@ -139,7 +139,7 @@ def samples(
     Raises:
         InvalidValueError: there are no rows, not as many of one side as of another, or `each` is less than 1.
 
-    Example:
+    Examples:
         >>> from tfft.text_metrics import samples, sentence_chrf
         >>> rows = samples(["eins", "zwei"], ["one", "six"], ["one", "two"], sentence_chrf)
         >>> [(row["which"], row["written"]) for row in rows]
@@ -179,7 +179,7 @@ def repeated(hypotheses: Sequence[str]) -> float:
     Raises:
         InvalidValueError: there are no rows.
 
-    Example:
+    Examples:
         >>> from tfft.text_metrics import repeated
         >>> repeated(["it is a cat it is a cat", "it is a cat"])
         0.5

@@ -157,6 +157,13 @@ def padded_text(
     return padded_inputs(*padded_ids(tokenizer, text, cleaning, max_length))
 
 
+def ids_of(x: Mapping[str, Any]) -> Any:
+    """The token ids among a model's inputs; where texts become inputs of other names, all of them side by side."""
+    if "token_ids" in x:
+        return x["token_ids"]
+    return tf.concat([tf.cast(x[name], tf.float32) for name in sorted(x)], axis=1)
+
+
 def padded_inputs(ids: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
     """The same inputs for token ids (batch, length) that are padded already, and their mask."""
     return {"token_ids": ids, "padding_mask": mask, "segment_ids": tf.zeros_like(ids)}

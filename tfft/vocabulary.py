@@ -37,7 +37,7 @@ def learn(texts: Sequence[str], size: int) -> str:
     Raises:
         DataError: there is no character in the texts, or one text has more than SentencePiece takes.
 
-    Example:
+    Examples:
         >>> from tfft import vocabulary
         >>> model = vocabulary.learn(["ein Hund", "ein Haus"], 300)
         >>> vocabulary.decoded(model, [vocabulary.encoded(model, ["ein Huhn\u00e9"]).values])

@@ -32,7 +32,7 @@ def get_task(name: str) -> "Task":
     Raises:
         InvalidValueError: no such task; the message names the nearest.
 
-    Example:
+    Examples:
         >>> import tfft
         >>> tfft.get_task("text-classification").target
         'label'
