@@ -61,9 +61,9 @@ def test_links_of_a_notebook_lead_somewhere(path: Path) -> None:
 
 def test_one_language_of_a_text_in_two() -> None:
     both = "$$x = 1$$\n\n```\ncode · 代码\n```\n\n"
-    text = f"## Data · 数据\nTwo lines\nof English.\n\n两行中文。\n\n{both}1. One · 一\n2. Two · 二"
-    assert rendering.in_language(text, "en") == f"## Data\n\nTwo lines\nof English.\n\n{both}1. One\n2. Two"
-    assert rendering.in_language(text, "zh") == f"## 数据\n\n两行中文。\n\n{both}1. 一\n2. 二"
+    text = f"## 2. Data · 数据\nTwo lines\nof English.\n\n两行中文。\n\n{both}1. One · 一\n2. Two · 二"
+    assert rendering.in_language(text, "en") == f"## 2. Data\n\nTwo lines\nof English.\n\n{both}1. One\n2. Two"
+    assert rendering.in_language(text, "zh") == f"## 2. 数据\n\n两行中文。\n\n{both}1. 一\n2. 二"
 
 
 def test_formulas_become_mathml_and_code_and_prices_do_not() -> None:

@@ -76,7 +76,7 @@ def _side(line: str, chinese: bool) -> str:
     if turn == 0:
         return line
     english, other = BETWEEN.join(sides[:turn]), BETWEEN.join(sides[turn:])
-    mark = re.match(r"\s*(#+|[-*]|\d+\.)?\s*", english)
+    mark = re.match(r"\s*(#+ |[-*] )?(\d+\. )?", english)  # a heading's number, too
     return f"{mark[0] if mark else ''}{other}" if chinese else english
 
 
