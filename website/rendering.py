@@ -90,7 +90,9 @@ def with_mathml(text: str) -> str:
 
 
 def _formula(latex: str, display: str) -> str:
-    return latex2mathml.converter.convert(latex.strip(), display=display).replace("\n", "")
+    found = latex2mathml.converter.convert(latex.strip(), display=display).replace("\n", "")
+    # Markdown takes <math> for a block of its own where a line begins with it
+    return f'<span class="formula">{found}</span>' if display == "inline" else found
 
 
 def _outputs(outputs: list[dict[str, Any]], heading: str, pictures: Path, number: int) -> Iterator[str]:
