@@ -243,12 +243,20 @@ def test_todays_idioms_have_no_fault() -> None:
     assert [finding for finding in rules(IDIOMS) if finding != "no-text-pipeline"] == []
 
 
+# What the course shows its readers as it goes wrong, and the doctor must find.
+ON_PURPOSE = {
+    "01_the_snippet.ipynb": ["flag-after-compile", "frozen-in-training-mode"],
+    "04_which_parameters.ipynb": ["flag-after-compile"],
+}
+
+
 @pytest.mark.parametrize("folder", ["tfft", "notebooks", "benchmarks", "tests"])
 def test_this_repository_has_no_fault(folder: str) -> None:
     paths = [p for p in sorted((ROOT / folder).rglob("*")) if p.suffix in (".py", ".ipynb")]
     assert paths
     found = {path.name: doctor.examine_file(path) for path in paths if ".ipynb_checkpoints" not in str(path)}
-    assert {name: findings for name, findings in found.items() if findings} == {}
+    rules = {name: sorted({finding.rule for finding in findings}) for name, findings in found.items() if findings}
+    assert rules == (ON_PURPOSE if folder == "notebooks" else {})
 
 
 def test_a_notebook_is_read_by_cells(tmp_path: Path) -> None:
