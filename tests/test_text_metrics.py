@@ -45,6 +45,30 @@ def test_translation_says_how_it_was_computed() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("老师昨天在图书馆买了一本红色的书。", "zh"),
+        ("先生は昨日図書館で赤い本を買いました。", "char"),
+        ("ครูซื้อหนังสือสีแดงเมื่อวานนี้", "char"),
+    ],
+)
+def test_scripts_without_spaces_are_counted_by_characters(text: str, tokens: str) -> None:
+    scores = text_metrics.translation([text], [text])
+    assert scores["bleu"] == pytest.approx(100)
+    assert scores["ter"] == 0
+    assert f"tok:{tokens}|" in scores["signatures"]["bleu"]
+    worse = text_metrics.translation([text[:-4]], [text])
+    assert 0 < worse["bleu"] < 100
+    assert worse["ter"] > 0  # of Thai sacreBLEU's TER knows no characters
+    assert worse["ter"] < 100 or tokens == "char"
+
+
+def test_some_chinese_in_another_language_is_no_chinese() -> None:
+    assert text_metrics.tokenizer_for(["The word 老师 means teacher."]) == "13a"
+    assert text_metrics.tokenizer_for(["123 ..."]) == "13a"
+
+
 def test_bleu_by_hand() -> None:
     scores = text_metrics.translation(["the cat sat on the mat"], ["the cat sat on the rug"])
     assert scores["bleu"] == pytest.approx(100 * (5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** (1 / 4))

@@ -3,6 +3,7 @@
 Both are imported inside the functions, because they take seconds to import and few users need them.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 from tfft.errors import InvalidValueError
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
+HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# Han, kana, Thai, Lao, Tibetan, Burmese, Khmer: words are not parted by spaces
+SPACELESS = re.compile(HAN.pattern[:-1] + r"\u3040-\u30ff\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 REPEAT = 3  # words of a sequence that a text repeats only if it is stuck, or quotes itself
 
 
 def translation(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-    """Scores of translations over a whole set of rows (never a mean over rows), by sacreBLEU's defaults.
+    """Scores of translations over a whole set of rows (never a mean over rows), by sacreBLEU.
 
     TER takes nearly all of the time: a thousand rows take seconds at 15 words each, and minutes at 60.
 
@@ -25,9 +29,10 @@ def translation(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
         references: the right translation of each row.
 
     Returns:
-        bleu (13a tokens, cased; 0 where no row has four tokens, however right) and chrf (chrF2: characters, cased),
-        0 to 100, higher is better; ter (words to edit per 100 words of reference, lower-cased), lower is better, over
-        100 where texts are too long; signatures: name -> sacreBLEU's own line, with its version; rows.
+        bleu (tokens of `tokenizer_for`, cased; 0 where no row has four, however right) and chrf (chrF2: characters,
+        cased), 0 to 100, higher is better; ter (words, of Chinese and Japanese characters, to edit per 100 of
+        the reference, lower-cased), lower is better, over 100 where texts are too long; signatures: name -> sacreBLEU's
+        own line, with its version; rows.
 
     Raises:
         InvalidValueError: there are no rows, or not as many references as hypotheses.
@@ -42,13 +47,33 @@ def translation(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
-    scorers = {"bleu": BLEU(), "chrf": CHRF(), "ter": TER()}
+    tokens = tokenizer_for(references)
+    by_character = tokens != "13a"
+    ter = TER(normalized=by_character, asian_support=by_character)
+    scorers = {"bleu": BLEU(tokenize=tokens), "chrf": CHRF(), "ter": ter}
     scores: dict[str, Any] = {
         name: float(scorer.corpus_score(list(hypotheses), [list(references)]).score) for name, scorer in scorers.items()
     }
     # A signature counts the references a row has, so it is known only after scoring.
     scores["signatures"] = {name: str(scorer.get_signature()) for name, scorer in scorers.items()}
     return scores | {"rows": len(hypotheses)}
+
+
+def tokenizer_for(references: Sequence[str]) -> str:
+    """What sacreBLEU parts texts by: "zh" for Chinese, "char" for other scripts without spaces, else "13a".
+
+    Decided by most of the letters: by spaces a Chinese sentence is one token, and the best translation scores 0.
+
+    Examples:
+        >>> from tfft.text_metrics import tokenizer_for
+        >>> tokenizer_for(["老师买了一本书。"]), tokenizer_for(["一 is written one"])
+        ('zh', '13a')
+    """
+    letters = [letter for text in references for letter in text if letter.isalpha()]
+    spaceless = [letter for letter in letters if SPACELESS.match(letter)]
+    if 2 * len(spaceless) <= len(letters):
+        return "13a"
+    return "zh" if all(HAN.match(letter) for letter in spaceless) else "char"
 
 
 def summarization(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
