@@ -193,3 +193,16 @@ def test_the_mean_is_judged_by_a_score_that_keras_does_not_know() -> None:
     training.fit(model, rows, rows, average=3, monitor="near", score=near, patience=99, **settings)
     assert len(seen) == 7  # five epochs, the best of them, the mean
     assert -abs(float(model.trainable_variables[0].numpy()[0, 0]) - 3) == pytest.approx(max(seen), abs=1e-5)
+
+
+def test_an_epoch_whose_only_step_has_no_rate_is_not_gone_back_to() -> None:
+    """What is best of the validation rows is then the first epoch with a step, not the weights before any."""
+    inputs = keras.Input((1,), name="x")
+    model = keras.Model({"x": inputs}, keras.layers.Dense(1, use_bias=False, name="head_output")(inputs))
+    x, ones = np.ones((8, 1), "float32"), np.ones(8, "float32")
+    settings = {"batch_size": 8, "epochs": 20, "warmup": 0.2, "loss": "mse", "metrics": (), "monitor": "loss"}
+    validation = Examples({"x": x}, -9 * x, ones, {})  # away from it from the first step on
+    history = training.fit(model, Examples({"x": x}, 9 * x, ones, {}), validation, patience=20, **settings)
+    losses = history.history["val_loss"]
+    assert losses[0] < losses[1] < losses[-1]
+    assert float((model.trainable_variables[0].numpy()[0, 0] + 9) ** 2) == pytest.approx(losses[1], rel=1e-4)

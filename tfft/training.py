@@ -125,9 +125,11 @@ def fit(
         steps_per_execution=together,
     )
     _build_state(learner, train)
+    # Where the rate rises from 0 and an epoch is one step, the first moves nothing, and is no epoch to go back to.
+    idle = int(len(data) == 1 and float(rate(0)) == 0)
     watched = monitor or table["monitor"]
     watched = (str(metrics[0]) if metrics else "loss") if watched == "score" else watched
-    stopping = [] if judged is None else [_early_stopping(watched, patience or table["patience"])]
+    stopping = [] if judged is None else [_early_stopping(watched, patience or table["patience"], idle)]
     if validation is not None and score is not None:
         stopping.insert(0, _Scores(learner, validation, score))
     before, last = _fingerprints(model), _LastEpochs(average)
@@ -329,9 +331,11 @@ def _assign(learner: keras.Model, values: list[np.ndarray]) -> None:
         variable.assign(value)
 
 
-def _early_stopping(monitor: str, patience: int) -> keras.callbacks.Callback:
+def _early_stopping(monitor: str, patience: int, idle: int = 0) -> keras.callbacks.Callback:
     mode = "min" if monitor in LOWER else "max"
-    return keras.callbacks.EarlyStopping(f"val_{monitor}", mode=mode, patience=patience, restore_best_weights=True)
+    return keras.callbacks.EarlyStopping(
+        f"val_{monitor}", mode=mode, patience=patience, restore_best_weights=True, start_from_epoch=idle
+    )
 
 
 def as_columns(history: keras.callbacks.History) -> dict[str, np.ndarray]:
