@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import tfft
-from tfft.errors import ExportError, InvalidValueError
+from tfft.errors import ExportError, InvalidValueError, NotFoundError
 from tfft.fixed_text import FixedText
 
 TEXTS = [
@@ -132,6 +132,8 @@ def test_two_inputs_are_told_apart_by_name(tmp_path: Path) -> None:
     tfft.fit(model, examples, epochs=20, learning_rate=0.05)
     folder = tfft.export_saved_model(tfft.Run(model, texts, task, facts), tmp_path / "two")
     assert served(folder, ["abc", "hij hij"]) == ["x", "y"]
+    card = (folder / "assets.extra" / "README.md").read_text("utf-8")
+    assert "| longest text | 8 and 3 tokens" in card
     with pytest.raises(InvalidValueError, match="the model's inputs are letters, words: each needs a FixedText"):
         tfft.on_text(old, words)
 
@@ -157,6 +159,9 @@ def test_md5_is_trained_with_and_refused_in_an_export(tmp_path: Path) -> None:
         ({"kind": "words", "index": {"a": 1}}, "give one of `length` and `bag`"),
         ({"kind": "farmhash", "length": 3}, "size must be the number of bins"),
         ({"kind": "words", "length": 3, "index": {"a": -1}}, "an index maps words to whole numbers"),
+        ({"kind": "words", "length": 0, "index": {"a": 1}}, "length must be a whole number from 1. Received: 0"),
+        ({"kind": "md5", "length": 3, "size": 1}, "size must be a whole number from 2. Received: 1"),
+        ({"kind": "words", "bag": "count", "index": {"a": 1}, "size": 3, "unknown": 7}, "ids from 0 to 2. Received: 7"),
         ({"kind": "words", "length": 3, "index": {"a": 1}, "padding": "left"}, "padding must be one of 'pre', 'post'"),
     ],
 )
@@ -169,6 +174,8 @@ def test_a_file_that_is_no_index_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1")
     with pytest.raises(InvalidValueError, match="an index is JSON"):
         FixedText("words", length=3, index=tmp_path / "x.json")
+    with pytest.raises(NotFoundError, match="no such file"):
+        FixedText("words", length=3, index=tmp_path / "y.json")
 
 
 def test_a_text_of_another_length_than_the_model_takes_is_said() -> None:

@@ -1,7 +1,7 @@
 """A trained model as a SavedModel for TensorFlow Serving: written beside, proven, then renamed."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -66,8 +66,7 @@ def export_saved_model(
 def write_saved_model(run: Run, folder: Path) -> None:
     """Write `saved_model.pb` and variables with all signatures."""
     archive = keras.export.ExportArchive()  # it finds variables itself; those of a tracked model it writes twice
-    own = run.tokenizer.values() if isinstance(run.tokenizer, Mapping) else (run.tokenizer,)
-    for tokenizer in (*own, *(run.task.tables(run.facts) if run.task.tables else ())):
+    for tokenizer in (*run.tokenizers, *(run.task.tables(run.facts) if run.task.tables else ())):
         tokenizer([""])  # Keras tracks a layer only once it has been called
         archive.track(tokenizer)  # its tables are state of the graph
     for name, (function, taken) in signatures(run).items():

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfft import tokenizing
 from tfft.cleaning import clean
-from tfft.errors import ExportError, InvalidValueError
+from tfft.errors import ExportError, InvalidValueError, NotFoundError
 from tfft.examples import Examples
 from tfft.tasks import get_task
 from tfft.tasks.task import Facts, Task
@@ -53,6 +53,7 @@ class FixedText(tf.Module):
 
     Raises:
         InvalidValueError: a setting that is not one of these, an index that is none.
+        NotFoundError: there is no file of the index.
 
     Examples:
         >>> import tfft
@@ -84,6 +85,10 @@ class FixedText(tf.Module):
         _one_of("bag", bag, None, *BAGS)
         if (length is None) == (bag is None):
             raise InvalidValueError("a text becomes `length` ids, or a bag of words: give one of `length` and `bag`")
+        if length is not None and not (_is_id(length) and length > 0):
+            raise InvalidValueError(f"length must be a whole number from 1. Received: {length!r}")
+        if size is not None and not (_is_id(size) and size > 1):
+            raise InvalidValueError(f"size must be a whole number from 2. Received: {size!r}")
         if (index is None) == (kind in ("words", "characters")):
             raise InvalidValueError(
                 f"index must {'be given' if index is None else 'be left out'} for kind={kind!r}. "
@@ -95,7 +100,10 @@ class FixedText(tf.Module):
         ids = {} if index is None else {word: offset + number for word, number in read_index(index).items()}
         if size is None and not ids:
             raise InvalidValueError(f"size must be the number of bins for kind={kind!r}")
-        self.size = max(ids.values()) + 1 if size is None else size
+        self.size = max(*ids.values(), unknown or 0, start or 0) + 1 if size is None else size
+        beyond = [number for number in (unknown, start) if number is not None and not 0 <= number < self.size]
+        if beyond:
+            raise InvalidValueError(f"unknown and start are ids from 0 to {self.size - 1}. Received: {beyond[0]}")
         if ids:
             known = {word: number for word, number in ids.items() if number < self.size}
             self._table = tf.lookup.StaticHashTable(
@@ -180,6 +188,8 @@ def read_index(index: Index) -> dict[str, int]:
             read = json.loads(read) if isinstance(read, str) else read
             read = read.get("config", {}).get("word_index", read)
             read = json.loads(read) if isinstance(read, str) else read
+        except FileNotFoundError:
+            raise NotFoundError(f"no such file: {os.fspath(index)}") from None
         except (ValueError, AttributeError) as error:
             raise InvalidValueError(
                 f"{os.fspath(index)}: an index is JSON, {{word: id}} or what Tokenizer.to_json() wrote. {error}"

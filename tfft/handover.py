@@ -102,7 +102,8 @@ def card(run: Run) -> str:
     """The model card, in Markdown: what it was trained on, how good it is, and with what it was made."""
     treated = "read in windows" if run.task.windowed else "cut"
     config, entry = run.config, CATALOG.get(run.config.get("backbone", ""))
-    longest = getattr(run.tokenizer, "length", None) or config["max_length"]
+    fixed = [str(tokenizer.length) for tokenizer in run.tokenizers if getattr(tokenizer, "length", None)]
+    longest = " and ".join(fixed) or config["max_length"]
     facts = {
         "task": run.task.name,
         "backbone": config.get("backbone", "unknown"),

@@ -63,6 +63,11 @@ class Run:
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def tokenizers(self) -> list[Any]:
+        """All that texts go through: of a model with several inputs on `tfft.on_text` one for each."""
+        return list(self.tokenizer.values()) if isinstance(self.tokenizer, Mapping) else [self.tokenizer]
+
     @functools.cached_property
     def answering(self) -> keras.Model:
         """The model that answers; `model`, but where the task has another for it."""
