@@ -247,7 +247,8 @@ class Reader(Follower):
             self.say(
                 call,
                 "flag-after-compile",
-                f"trainable was changed in line {thing.thawed_at}, after compile(): Keras ignores it without a word",
+                f"trainable was changed in line {thing.thawed_at}, after compile(): once fit() has run, Keras ignores "
+                "that without a word",
                 "compile() again after every change of a flag",
             )
         unknown = [n for n in given if n and self.names.unknown(n)]
