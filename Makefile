@@ -26,8 +26,8 @@ build/notebooks/%.ipynb: notebooks/%.ipynb | $(VENV)/.installed-test
 # The site, English and Chinese, in build/site: a warning is an error. (Its theme announces its successor; it is asked not to.)
 docs: notebooks
 	$(BIN)/python website/pages.py build/notebooks build/website
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file website/mkdocs.yml
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file website/zh.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file website/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file website/zh.yml
 	@echo "the site is in build/site: $(BIN)/python -m http.server --directory build/site"
 
 # For the page's test, which is skipped, visibly, where a browser is not there and cannot be installed.

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import docstrings
 import pages
 import pytest
 import rendering
@@ -99,8 +100,27 @@ def test_a_page_shows_what_was_printed_and_drawn_but_not_stderr(tmp_path: Path) 
 
 
 def test_links_are_led_to_where_pages_stand_in_the_site() -> None:
-    text = "[a](docs/data.md) [b](../page.png) [c](../notebooks/01_the_snippet.ipynb) [d](tasks.md#x)"
-    assert pages.within_site(text) == "[a](data.md) [b](page.png) [c](course/01_the_snippet.md) [d](tasks.md#x)"
+    for source, text, wanted in (
+        ("README.md", "[a](docs/data.md) [b](notebooks/README.md)", "[a](data.md) [b](course/index.md)"),
+        ("docs/zh/page.md", "[a](../page.png) [b](tasks.md#x) [c](#y)", "[a](page.png) [b](tasks.md#x) [c](#y)"),
+        ("docs/a.md", "[a](../notebooks/01_the_snippet.ipynb)", "[a](course/01_the_snippet.md)"),
+        (
+            "notebooks/04.ipynb",
+            "[a](../docs/zh/data.md#x) [b](../README.zh-CN.md)",
+            "[a](../data.md#x) [b](../readme.md)",
+        ),
+        ("notebooks/04.ipynb", "[a](https://x.org/y) ![p](04/1.png)", "[a](https://x.org/y) ![p](04/1.png)"),
+    ):
+        assert pages.within_site(text, source) == wanted
+
+
+def test_an_example_without_prompts_is_code() -> None:
+    text = "One line.\n\nExamples:\n    x = f()\n\n    x[0]\n"
+    assert docstrings.EXAMPLE.sub(docstrings.fenced, text) == (
+        "One line.\n\nExamples:\n    ```python\n    x = f()\n\n    x[0]\n    ```\n"
+    )
+    prompts = "Examples:\n    >>> f()\n    1\n"
+    assert docstrings.EXAMPLE.sub(docstrings.fenced, prompts) == prompts
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -7,6 +7,7 @@ reference made of the docstrings and of the command line's own help.
 import argparse
 import json
 import os
+import posixpath
 import re
 import shutil
 import sys
@@ -65,19 +66,39 @@ def lay_out(executed: Path, out: Path) -> None:
         shutil.copytree(ROOT / "website" / language, folder)
         shutil.copytree(ROOT / "website" / "assets", folder / "assets")
         shutil.copy(ROOT / "docs" / "page.png", folder)
-        for page in sorted((ROOT / "docs" if language == "en" else ROOT / "docs" / "zh").glob("*.md")):
-            (folder / page.name).write_text(within_site(page.read_text("utf-8")), "utf-8")
+        for page, source in documents(language).items():
+            (folder / page).write_text(within_site((ROOT / source).read_text("utf-8"), source), "utf-8")
         _course(executed, folder, language)
         _reference(folder / "reference", language)
-    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    (out / "en" / "changelog.md").write_text(within_site(changes), "utf-8")
 
 
-def within_site(text: str) -> str:
-    """Links as they are in the repository, led to where the pages stand in the site."""
-    text = re.sub(r"\]\((?:\.\./)+page\.png\)", "](page.png)", text)
-    text = re.sub(r"\]\((?:\.\./)*docs/(?:zh/)?([\w-]+\.md)", r"](\1", text)
-    return re.sub(r"\]\((?:\.\./)*notebooks/(\w+)\.ipynb\)", r"](course/\1.md)", text)
+def documents(language: str) -> dict[str, str]:
+    """Page of the site -> the file it is made of; what there is in English alone is in both halves."""
+    files = sorted((ROOT / "docs").glob("*.md"))
+    if language == "zh":
+        files = [translated if (translated := f.parent / "zh" / f.name).exists() else f for f in files]
+    readme = "README.md" if language == "en" else "README.zh-CN.md"
+    others = [readme, "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/writing.md"]
+    return {page_of(source): source for source in [*(f.relative_to(ROOT).as_posix() for f in files), *others]}
+
+
+def page_of(source: str) -> str:
+    """Where a file of the repository stands in either half of the site: docs/zh/data.md -> data.md."""
+    folder, _, name = source.rpartition("/")
+    if folder == "notebooks":
+        return "course/index.md" if name == "README.md" else f"course/{name.replace('.ipynb', '.md')}"
+    return name if folder.startswith("docs") else name.split(".")[0].lower() + ".md"
+
+
+def within_site(text: str, source: str) -> str:
+    """A page's text with its links, which are from file to file, led from page to page."""
+    here = posixpath.dirname(page_of(source))
+
+    def led(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
+        return f"]({posixpath.relpath(page_of(target), here or '.')}" if (ROOT / target).is_file() else match[0]
+
+    return re.sub(r"\]\(([^)#:]+)", led, text)
 
 
 def _course(executed: Path, folder: Path, language: str) -> None:
@@ -85,12 +106,10 @@ def _course(executed: Path, folder: Path, language: str) -> None:
     missing = [path.name for path in sources if not (executed / path.name).exists()]
     if missing:
         sys.exit(f"{executed}: {', '.join(missing)} not there; `make notebooks` executes them")
-    (folder / "course").mkdir(exist_ok=True)
     for path in sources:
         notebook = json.loads((executed / path.name).read_text("utf-8"))
         text = rendering.page(notebook, language, folder / "course" / path.stem)
-        text = re.sub(r"\]\((?:\.\./)+docs/(?:zh/)?([\w-]+\.md)", r"](../\1", text)
-        text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", text)
+        text = within_site(text, path.relative_to(ROOT).as_posix())
         (folder / "course" / f"{path.stem}.md").write_text(text, "utf-8")
 
 
