@@ -15,11 +15,12 @@ from tfft.code_reading import Finding, Names
 from tfft.code_rules import Reader
 from tfft.errors import InvalidValueError, NotFoundError
 
+MEANT = re.compile(r"#\s*doctor:\s*([a-z, -]+)$")  # at a line's end: the rules it breaks on purpose
 MAGIC = "# tfft-magic "  # before lines of a notebook that are no Python, while it is read
 
 
 def examine(source: str) -> list[Finding]:
-    """The faults in a script, in its order.
+    """The faults in a script, in its order; not those that a line names as meant: `x = f()  # doctor: rule, rule`.
 
     Raises:
         InvalidValueError: it is not Python.
@@ -39,7 +40,8 @@ def examine(source: str) -> list[Finding]:
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
             reader.block(function.body, {})
-    found = {(f.line, f.rule): f for f in reader.found}
+    meant = [re.split(r"[, ]+", m[1]) if (m := MEANT.search(line)) else [] for line in source.split("\n")]
+    found = {(f.line, f.rule): f for f in reader.found if f.rule not in meant[f.line - 1]}
     return sorted(found.values(), key=lambda f: (f.line, f.rule))
 
 
