@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
+from tfft import memory
 from tfft.examples import Examples, Ragged, as_arrays, lengths, own_lengths, release, take
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def batches(
         return plan(padded, rows, max_tokens, generator, own) if arrange is None else arrange(padded, generator)
 
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+        memory.keep_freed()  # here, for TensorFlow undoes it when it makes such a dataset
         generator = None if seed is None else np.random.default_rng((seed, next(epochs)))
         read = 0
         for rows, length in planned(generator, group * batch_size):

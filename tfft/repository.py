@@ -6,7 +6,6 @@ folder says otherwise; a version that fails to load leaves the old one in place.
 
 import asyncio
 import contextlib
-import ctypes
 import dataclasses
 import logging
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from tfft import memory
 from tfft.capi import RuntimeFailedError
 from tfft.joining import Joiner
 from tfft.proving import WARMUP, versions
@@ -243,7 +243,4 @@ def _policy(config: Path, messages: Any) -> tuple[dict[str, int], Callable[[list
 
 def _dispose(servable: Servable) -> None:
     servable.close()
-    # glibc keeps what a closed model held until it is told to return it
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    memory.give_back()  # what the closed model held

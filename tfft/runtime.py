@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfft import memory
 from tfft.capi import DTYPES, STRING, Output, RuntimeFailedError, Status, load, messages, package_folder
 
 STRING_BYTES = 24  # sizeof(TF_TString)
@@ -28,6 +29,7 @@ class Runtime:
     """
 
     def __init__(self, without: Collection[str] = ()) -> None:
+        memory.keep_freed()
         self.messages = messages()  # before the libraries: it notices TensorFlow's Python
         self.c = load()
         self.core_ops = self._ops()
