@@ -14,7 +14,7 @@ test: lint types
 
 # The rest: accuracies on public data sets, the wheel in an empty environment. Up to an hour on 2 cores.
 test-slow: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PYTEST)
 
 # The course, each notebook from top to bottom, kept with what it printed and drew. About 15 minutes on 2 cores.
 notebooks: $(patsubst notebooks/%,build/notebooks/%,$(wildcard notebooks/*.ipynb))
