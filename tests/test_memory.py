@@ -24,8 +24,6 @@ def faults():
         np.ones(2**22, np.float32)  # 4,096 pages
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if sys.argv[1] == "tensorflow":
-    list(tf.data.Dataset.from_generator(lambda: iter([1]), output_signature=tf.TensorSpec((), tf.int32)))
 if sys.argv[1] == "batches":
     rows = Examples({"token_ids": tf.ragged.constant([[5, 6], [5]], dtype=tf.int32)}, np.eye(2), np.ones(2), {})
     list(batches(rows, ["token_ids"], 2, seed=0))

@@ -3,7 +3,7 @@
 glibc asks the system for every block of 128 KiB and more, and returns it when it is freed; tensors of a batch have
 megabytes, so each of their pages is cleared and mapped anew in every step. By itself glibc learns from what is freed
 and stops; TensorFlow 2.21 ends that with the first `tf.data.Dataset.from_generator` of a process (it sets
-`M_TRIM_THRESHOLD` to 128 KiB, and says "Memory patch applied"), which here was a third of a training step.
+`M_TRIM_THRESHOLD` to 128 KiB, and says "Memory patch applied"). `benchmarks/memory.py` shows what that costs.
 """
 
 import ctypes
