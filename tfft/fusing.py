@@ -122,7 +122,7 @@ class FusedBlock(keras.layers.Layer):
             (q,), (k, v) = projected(own, query, 1, None), projected(tokens, others, length, packing)
         else:
             q, k, v = projected(tokens, query + others, length, packing)
-        scores = ops.cast(ops.matmul(q * size**-0.5, ops.transpose(k, (0, 1, 3, 2))), self.compute_dtype)
+        scores = ops.cast(tf.matmul(q * size**-0.5, k, transpose_b=True), self.compute_dtype)
         if padding_mask is not None:
             hidden = (1 - ops.cast(padding_mask, scores.dtype)) * -1e9
             scores = scores + ops.reshape(hidden, (batch, 1, 1, length))  # by new axes LiteRT cannot slice

@@ -9,12 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfft import fusing, heads, tokenizing
+from tfft import fusing, grouping, heads, tokenizing
+from tfft.grouping import ROUND
 from tfft.runs import Run
 
-# Batches are computed in rows and lengths of a multiple of it: oneDNN keeps what it made for every shape it meets, and
-# a server that meets all would grow for hours. A batch of none gets a row, for no operation likes it.
-ROUND = 8
 WHOLE = 2**20  # tokens: longer than any row
 
 Signature = tuple[Callable[..., dict[str, Any]], list[tf.TensorSpec]]  # the function, and what it takes
@@ -44,11 +42,16 @@ def signatures(run: Run) -> dict[str, Signature]:
     outputs, vector = {"answers": run.answering.output}, heads.pooled(run.answering)
     if vector is not None:
         outputs["embedding"] = vector
-    model = fusing.fused(keras.Model(run.answering.input, outputs), served=True)
+    plain = keras.Model(run.answering.input, outputs)
+    model = fusing.fused(plain, served=True)
+    # Only blocks of our own are put into a loop: TensorFlow 2.21 fuses some ways of writing attention into an operation
+    # that gives nothing there, and does so on some processors alone (architecture.md, decision 52).
+    masks = grouping.masks(model) if model is not plain else None
     texts_taken = texts_of(run)
 
     def outputs_for(x: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = model({name: x[name] for name in taken}, training=False)
+        x = {name: x[name] for name in taken}
+        found: dict[str, Any] = grouping.in_groups(model, x, masks) if masks else model(x, training=False)
         return found
 
     def rounded(name: str, t: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
@@ -63,7 +66,9 @@ def signatures(run: Run) -> dict[str, Signature]:
 
     def answer(*texts: tf.Tensor) -> dict[str, Any]:
         rows = tf.shape(texts[0])[0]
-        more = tf.where(rows > ROUND, tf.math.floormod(-rows, ROUND), tf.cast(rows == 0, tf.int32))
+        more = tf.cast(rows == 0, tf.int32)  # no operation likes a batch of none
+        if masks is None:
+            more = tf.where(rows > ROUND, tf.math.floormod(-rows, ROUND), more)
         texts = tuple(tf.concat([text, tf.fill([more], "")], 0) for text in texts)
         x = x_of(*texts)
         x = {name: rounded(name, t, rows) if t.shape.rank == 2 and name not in fixed else t for name, t in x.items()}
