@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -26,7 +25,7 @@ states = backbone.output["sequence_output"]
 pooled = keras.layers.GlobalAveragePooling1D()(states, mask=backbone.input["padding_mask"])
 plain = keras.Model(backbone.input, {"answers": keras.layers.Dense(3)(pooled), "embedding": states[:, 0]})
 model = fusing.fused(plain, served=True)
-masks = grouping.masks(model)
+masks = grouping.masks_of(model)
 assert model is not plain and masks is not None
 grouping.TOKENS = int(sys.argv[1])
 sizes = []
@@ -61,26 +60,26 @@ print("same", len(sizes))
 
 @pytest.mark.parametrize("onednn", ["0", "1"])
 @pytest.mark.parametrize("tokens", [100, 1024])
-def test_groups_answer_as_the_whole(onednn, tokens):
+def test_groups_answer_as_the_whole(onednn: str, tokens: int) -> None:
     env = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn, "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-c", textwrap.dedent(COMPARED), str(tokens)]
+    command = [sys.executable, "-c", COMPARED, str(tokens)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("same ")
 
 
-def inputs(*names):
+def inputs(*names: str) -> dict[str, keras.KerasTensor]:
     return {name: keras.Input((None,), dtype="int32", name=name) for name in names}
 
 
-def vector(x):
+def vector(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
     mean = keras.layers.GlobalAveragePooling1D()
     return keras.layers.Add()([mean(keras.layers.Embedding(5, 2)(value)) for value in x.values()])
 
 
-def test_masks_of_two_texts():
+def test_masks_of_two_texts() -> None:
     x = inputs("token_ids", "padding_mask", "second_token_ids", "second_padding_mask")
-    assert grouping.masks(keras.Model(x, vector(x))) == {
+    assert grouping.masks_of(keras.Model(x, vector(x))) == {
         "token_ids": "padding_mask",
         "padding_mask": "padding_mask",
         "second_token_ids": "second_padding_mask",
@@ -88,25 +87,25 @@ def test_masks_of_two_texts():
     }
 
 
-def test_no_groups_without_a_mask():
+def test_no_groups_without_a_mask() -> None:
     x = inputs("token_ids", "segment_ids")
-    assert grouping.masks(keras.Model(x, vector(x))) is None
+    assert grouping.masks_of(keras.Model(x, vector(x))) is None
 
 
-def test_no_groups_for_other_inputs():
+def test_no_groups_for_other_inputs() -> None:
     x = inputs("token_ids", "padding_mask", "words")
-    assert grouping.masks(keras.Model(x, vector(x))) is None
+    assert grouping.masks_of(keras.Model(x, vector(x))) is None
 
 
-def test_no_groups_for_answers_by_token():
+def test_no_groups_for_answers_by_token() -> None:
     x = inputs("token_ids", "padding_mask")
     per_token = keras.layers.Embedding(5, 2)(x["token_ids"])
-    assert grouping.masks(keras.Model(x, per_token)) is None
-    assert grouping.masks(keras.Model(x, {"a": vector(x), "b": per_token})) is None
+    assert grouping.masks_of(keras.Model(x, per_token)) is None
+    assert grouping.masks_of(keras.Model(x, {"a": vector(x), "b": per_token})) is None
 
 
-def test_an_empty_batch_has_empty_answers():
+def test_an_empty_batch_has_empty_answers() -> None:
     x = inputs("token_ids", "padding_mask")
     model = keras.Model(x, vector(x))
     empty = {name: np.zeros((0, 4), "int32") for name in x}
-    assert grouping.in_groups(model, empty, grouping.masks(model)).shape == (0, 2)
+    assert grouping.in_groups(model, empty, grouping.masks_of(model)).shape == (0, 2)

@@ -27,9 +27,9 @@ def export_saved_model(
     """Write `folder/<version>/`, ready for TensorFlow Serving, and prove it.
 
     The signature `serving_default` takes the task's texts, such as `text`, strings (batch,), and returns what the task
-    serves; they are cleaned, tokenised and cut in the graph as they were for training, and padded to the longest of the
-    batch. Further signatures: `tfft.signatures`. Beside the graph lie a card, golden answers and warm-up requests
-    (`assets.extra/`), beside the versions what a server is started with.
+    serves; they are cleaned, tokenised and cut in the graph as they were for training. Further signatures:
+    `tfft.signatures`. Beside the graph lie a card, golden answers and warm-up requests (`assets.extra/`), beside the
+    versions what a server is started with.
 
     Args:
         run: from `load_run`.

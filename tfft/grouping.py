@@ -1,8 +1,7 @@
 """A batch of an export, computed some rows at a time: rows of about one length together.
 
 A whole batch is padded to its longest row, and its tensors are larger than a processor's caches: a good part of its
-time went into padding, and into memory that was cleared page by page. Groups of some hundred tokens need neither, and
-what a server takes no longer grows with the batches it is asked.
+time went into padding, and into memory that was cleared page by page. Groups of some hundred tokens need neither.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-TOKENS = 1024  # positions of a group, padding among them; a row of more is a group of its own
+# Positions of a group, padding among them; a row of more is a group of its own. Rows of two texts go by both together.
+TOKENS = 1024
 
 # Rows and lengths are multiples of it where there are more: oneDNN keeps what it made for every shape it meets, and a
 # server that meets all would grow for hours.
@@ -20,7 +20,7 @@ ROUND = 8
 MASK, SEQUENCES = "padding_mask", ("token_ids", "segment_ids", "padding_mask")
 
 
-def masks(model: keras.Model) -> dict[str, str] | None:
+def masks_of(model: keras.Model) -> dict[str, str] | None:
     """Each input and the input that is 0 where it is padding; None for a model whose rows cannot be grouped.
 
     They can where every output is one vector a row, and every input a sequence with a mask.
@@ -41,7 +41,7 @@ def in_groups(model: keras.Model, x: Mapping[str, tf.Tensor], masks: Mapping[str
     Args:
         model: its outputs, nested as they may be, are vectors: (rows, width). A row's do not depend on those beside it.
         x: its inputs by name, (rows, length), padded at their ends.
-        masks: of `masks`.
+        masks: of `masks_of`.
 
     Returns:
         The outputs, (rows, width).

@@ -46,7 +46,7 @@ def signatures(run: Run) -> dict[str, Signature]:
     model = fusing.fused(plain, served=True)
     # Only blocks of our own are put into a loop: TensorFlow 2.21 fuses some ways of writing attention into an operation
     # that gives nothing there, and does so on some processors alone (architecture.md, decision 52).
-    masks = grouping.masks(model) if model is not plain else None
+    masks = grouping.masks_of(model) if model is not plain else None
     texts_taken = texts_of(run)
 
     def outputs_for(x: Mapping[str, Any]) -> dict[str, Any]:
