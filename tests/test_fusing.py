@@ -33,12 +33,12 @@ def classifier(family: str, pooling: str) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("served", [False, True])
+@pytest.mark.parametrize("purpose", ["plain", "served", "onnx"])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "blocks"])
 @pytest.mark.parametrize("family", KNOWN)
-def test_the_same_answers(family: str, pooling: str, served: bool) -> None:
-    model = classifier(family, pooling)
-    sooner = fusing.fused(model, served=served)
+def test_the_same_answers(family: str, pooling: str, purpose: str) -> None:
+    model, served = classifier(family, pooling), purpose == "served"
+    sooner = fusing.fused(model, served=served, onnx=purpose == "onnx")
     blocks = fused_blocks(sooner)
     shared = family == "albert" and pooling != "cls"  # one block, called twice
     assert [block.first_only for block in blocks] == ([False] if shared else [False, pooling == "cls"])

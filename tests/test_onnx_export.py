@@ -13,10 +13,11 @@ import pytest
 import tfft
 from tests.test_proving import make_run
 from tests.test_server import TEXTS, serving
-from tfft import precision, proving
+from tfft import onnx_export, precision, proving
 from tfft.cli import main
 from tfft.errors import ExportError, InvalidValueError
 from tfft.runs import run_examples
+from tfft.servable import NUMERIC
 
 pytest.importorskip("tf2onnx")
 pytest.importorskip("onnxruntime")
@@ -64,6 +65,23 @@ def test_it_is_served(exported: Path, presets: Any) -> None:
         assert running.post("/v1/models/reviews:predict", {"inputs": []}).json() == {
             "outputs": {"label": [], "labels": [], "probabilities": [], "score": []}
         }
+
+
+def test_its_runtime_makes_one_operation_of_each_norm(presets: Any, tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    run = make_run(presets("bert"))
+    blocks = [layer for layer in run.model.layers if "transformer_layer" in layer.name]
+    for variable in (variable for block in blocks for variable in block.weights):
+        variable.assign(variable + 0.1)  # a factor of 1 and a shift of 0, as they begin, would be dropped
+    onnx_export.convert(run, tmp_path / NUMERIC)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / NUMERIC), options, providers=["CPUExecutionProvider"])
+    operations = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert operations.count("LayerNormalization") == 2 * len(blocks) > 0
 
 
 def test_int8(presets: Any, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class FusedBlock(keras.layers.Layer):
         first_only: compute the output of the first token alone: (batch, 1, width).
         served: for an export. Padding is left out of all products but attention's, its output is another token's;
             the kernels of query, key and value lie side by side in a variable; norms take fewer operations.
+        onnx: for a conversion to ONNX. Norms are written as ONNX Runtime finds them, and makes one operation of each.
         product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
             and the sums past them are written in the block's; `tfft.arithmetic` may have TensorFlow round them too.
     """
@@ -39,6 +40,7 @@ class FusedBlock(keras.layers.Layer):
         encoder: Any,
         first_only: bool = False,
         served: bool = False,
+        onnx: bool = False,
         product_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -46,6 +48,7 @@ class FusedBlock(keras.layers.Layer):
         self.encoder = encoder
         self.first_only = first_only
         self.served = served
+        self.onnx = onnx
         self.product_dtype = product_dtype or encoder.compute_dtype
         if served:
             attention = encoder._self_attention_layer
@@ -96,9 +99,12 @@ class FusedBlock(keras.layers.Layer):
         return ops.cast(ops.add(y, ops.cast(bias, self.product_dtype)), dtype or self.product_dtype)
 
     def _norm(self, layer: Any, x: Any) -> Any:
-        if not self.served:
+        if not (self.served or self.onnx):
             return layer(x)
         centred = x - ops.mean(x, axis=-1, keepdims=True)
+        if self.onnx:  # a power and a division: with a square and a factor it would not be found
+            variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
+            return centred / ops.sqrt(variance + layer.epsilon) * layer.gamma + layer.beta
         variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
         return centred * (ops.rsqrt(variance + layer.epsilon) * layer.gamma) + layer.beta
 
@@ -175,18 +181,21 @@ def _by_token(x: Any, packing: _Packing, length: Any) -> Any:
     return tf.reshape(tf.gather(tf.reshape(x, (-1, size)), index), (-1, heads * size))
 
 
-def fused(model: keras.Model, *, served: bool = False, product_dtype: str | None = None) -> keras.Model:
+def fused(
+    model: keras.Model, *, served: bool = False, onnx: bool = False, product_dtype: str | None = None
+) -> keras.Model:
     """The model for inference: every block tfft knows in fewer operations.
 
     Args:
         model: functional model.
         served: see `FusedBlock`; some weights are copies of the model's, so train first.
+        onnx: see `FusedBlock`.
         product_dtype: see `FusedBlock`.
 
     Returns:
         The same inputs to the same outputs; `model` itself where it has no such block.
     """
-    return _replaced(model, lambda first_only: True, served=served, product_dtype=product_dtype)
+    return _replaced(model, lambda first_only: True, served=served, onnx=onnx, product_dtype=product_dtype)
 
 
 def narrowed(model: keras.Model) -> keras.Model:

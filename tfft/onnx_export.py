@@ -91,7 +91,7 @@ def refuse_others(run: Run) -> None:
 def convert(run: Run, path: Path) -> None:
     """Write the numeric half: the model's inputs (batch, length) int32 to `answers`, float32."""
     tf2onnx = _converter()
-    model = fusing.fused(run.model)
+    model = fusing.fused(run.model, onnx=True)
     names = [tensor.name for tensor in run.model.inputs]
     signature = [tf.TensorSpec([None, None], tf.int32, name=name) for name in names]
 
