@@ -126,7 +126,9 @@ def test_what_lies_beside_the_versions(served: Any) -> None:
     assert (model.name, model.base_path) == ("reviews", "/models/reviews")
     assert f"max_batch_size {{ value: {handover.BATCH} }}" in (root / "batching_parameters.txt").read_text("utf-8")
     assert "/v1/models/reviews:predict" in (root / "README.md").read_text("utf-8")
-    assert "/models/reviews:ro" in (root / "docker-compose.yml").read_text("utf-8")
+    started = (root / "docker-compose.yml").read_text("utf-8")
+    assert "/models/reviews:ro" in started
+    assert "      - --tensorflow_intra_op_parallelism=1\n" in started
 
 
 def test_files_for_the_server_are_written_once(served: Any) -> None:

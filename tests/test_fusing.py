@@ -45,7 +45,9 @@ def test_the_same_answers(family: str, pooling: str, purpose: str) -> None:
     x = inputs_for(model)
     np.testing.assert_allclose(sooner(x, training=False), model(x, training=False), atol=2e-6)
     own = {id(v) for v in sooner.variables} - {id(v) for v in model.variables}
-    assert len(own) == (2 * len(blocks) if served else 0)  # kernel and bias of what is joined, for each block
+    parts = [part for block in blocks if served for part in block.parts]
+    assert len(parts) == (fusing.PARTS * len(blocks) if served else 0)
+    assert own == {id(variable) for part in parts for variable in keras.tree.flatten(part)}
 
 
 def test_packed_tokens_come_in_multiples() -> None:
@@ -67,6 +69,25 @@ def test_other_families_stay_as_they_are(family: str) -> None:
         np.testing.assert_allclose(fusing.fused(model)(x, training=False), model(x, training=False), atol=1e-6)
     else:
         assert fusing.fused(model) is model
+    assert fusing.side_by_side(model) == 1
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_an_export_computes_parts_side_by_side(family: str) -> None:
+    assert fusing.side_by_side(model_on(family)) == fusing.PARTS
+
+
+@pytest.mark.parametrize(("heads", "hidden"), [(3, 16), (2, 15)])
+def test_counts_that_have_no_half_are_one_part(heads: int, hidden: int) -> None:
+    inputs = keras.Input((None, 12)), keras.Input((None,), dtype="int32")
+    block = keras_hub.layers.TransformerEncoder(hidden, heads, name="layer_0")
+    model = keras.Model(list(inputs), block(inputs[0], padding_mask=inputs[1]))
+    sooner = fusing.fused(model, served=True)
+    assert [len(b.parts) for b in fused_blocks(sooner)] == [1]
+    assert fusing.side_by_side(model) == 1
+    mask = np.array([[1] * 4, [1, 1, 0, 0]])
+    x = [np.random.default_rng(0).standard_normal((2, 4, 12)).astype("float32"), mask]
+    np.testing.assert_allclose(np.asarray(sooner(x))[mask == 1], np.asarray(model(x))[mask == 1], atol=1e-6)
 
 
 def test_a_block_before_which_the_norm_comes() -> None:

@@ -10,7 +10,9 @@ import pytest
 
 import tfft
 from tests.test_proving import make_run
+from tfft import runtime
 from tfft.capi import RuntimeFailedError, messages
+from tfft.proving import EXTRA, SIDE_BY_SIDE
 
 TEXTS = ["the movie was good", "awful", "", "A GREAT film, caf\u00e9 \U0001f600 " + "very " * 80, "i was fine"]
 
@@ -49,6 +51,25 @@ def test_the_answers_are_those_of_predict(family: str, presets: Any, tmp_path: P
     assert nothing == "no signature 'nothing'; there are: classify, embed, regress, serving_default, tokenize, tokens"
     assert words == "serving_default takes ['text']. Received: ['words']"
     assert rank
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 6), ("1\n", 6), ("2\n", 3), ("4\n", 1), ("9\n", 1)])
+def test_operations_side_by_side_share_the_processors(
+    said: str | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    if said:
+        (tmp_path / EXTRA).mkdir()
+        (tmp_path / SIDE_BY_SIDE).write_text(said, "utf-8")
+    assert runtime._threads(tmp_path) == threads
+
+
+@pytest.mark.parametrize("said", ["", "0", "two", "-1", "1.5"])
+def test_a_number_of_operations_that_is_none_is_refused(said: str, tmp_path: Path) -> None:
+    (tmp_path / EXTRA).mkdir()
+    (tmp_path / SIDE_BY_SIDE).write_text(said, "utf-8")
+    with pytest.raises(RuntimeFailedError, match=f"expected a whole number from 1. Received: {said!r}"):
+        runtime._threads(tmp_path)
 
 
 def test_a_process_with_tensorflow_is_refused() -> None:

@@ -54,6 +54,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "TF_DeleteBuffer": (None, [POINTER(Buffer)]),
     "TF_NewSessionOptions": (c_void_p, []),
     "TF_DeleteSessionOptions": (None, [c_void_p]),
+    "TF_SetConfig": (None, [c_void_p, c_char_p, c_size_t, c_void_p]),
     "TF_NewGraph": (c_void_p, []),
     "TF_LoadSessionFromSavedModel": (
         c_void_p,
@@ -125,11 +126,12 @@ def messages() -> Any:
         raise RuntimeFailedError("TensorFlow's Python is loaded in this process; its C++ runtime needs one of its own")
     from tensorflow.core.example import example_pb2
     from tensorflow.core.framework import op_def_pb2
-    from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, saved_model_pb2
     from tensorflow_serving.apis import prediction_log_pb2
     from tensorflow_serving.config import model_server_config_pb2
 
     return types.SimpleNamespace(
+        ConfigProto=config_pb2.ConfigProto,
         OpList=op_def_pb2.OpList,
         MetaGraphDef=meta_graph_pb2.MetaGraphDef,
         SavedModel=saved_model_pb2.SavedModel,

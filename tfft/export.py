@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from tfft import handover, lora, proving
+from tfft import fusing, handover, lora, proving
 from tfft.errors import ExportError, InvalidValueError
 from tfft.precision import quantize
 from tfft.runs import Run, new_folder
@@ -58,8 +58,10 @@ def export_saved_model(
         with lora.merged(run.model):
             write_saved_model(run, scratch)
         handover.write_extra(run, scratch, precision)
+        side_by_side = fusing.side_by_side(run.model)
+        (scratch / proving.SIDE_BY_SIDE).write_text(f"{side_by_side}\n", "utf-8")
         refuse_faults(proving.prove(scratch, serving, str(version)))
-    handover.write_beside(run, root)
+    handover.write_beside(run, root, side_by_side)
     return root / str(version)
 
 

@@ -19,6 +19,10 @@ from keras import ops
 
 from tfft import graph
 
+# Heads and hidden units of an export's block are computed in so many parts, side by side. For one text TensorFlow gains
+# nothing from a second thread in a product; two products at once, of a thread each, take two thirds of the time.
+PARTS = 2
+
 TOKENS = 16  # packed tokens are a multiple of it where there are many: oneDNN keeps what it made for every new number
 
 
@@ -29,7 +33,7 @@ class FusedBlock(keras.layers.Layer):
         encoder: the block, built.
         first_only: compute the output of the first token alone: (batch, 1, width).
         served: for an export. Padding is left out of all products but attention's, its output is another token's;
-            the kernels of query, key and value lie side by side in a variable; norms take fewer operations.
+            heads and hidden units are computed in parts, with variables of their own; norms take fewer operations.
         onnx: for a conversion to ONNX. Norms are written as ONNX Runtime finds them, and makes one operation of each.
         product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
             and the sums past them are written in the block's; `tfft.arithmetic` may have TensorFlow round them too.
@@ -51,10 +55,8 @@ class FusedBlock(keras.layers.Layer):
         self.onnx = onnx
         self.product_dtype = product_dtype or encoder.compute_dtype
         if served:
-            attention = encoder._self_attention_layer
-            layers = [attention.query_dense, attention.key_dense, attention.value_dense][first_only:]
-            kernel, bias = _side_by_side(layers, (attention.output_dense.bias.shape[0], -1))
-            self.kernel, self.bias = keras.Variable(kernel, trainable=False), keras.Variable(bias, trainable=False)
+            fixed = functools.partial(keras.Variable, trainable=False)
+            self.parts = keras.tree.map_structure(fixed, _parts(encoder, first_only, _count(encoder)))
         self.built = True
 
     def call(self, x: Any, padding_mask: Any = None, training: bool | None = None) -> Any:
@@ -68,17 +70,19 @@ class FusedBlock(keras.layers.Layer):
         tokens = ops.reshape(x, (-1, width))
         tokens = tokens if packing is None else tf.gather(tokens, packing.positions)  # (tokens, width)
         own = x[:, 0] if self.first_only else tokens  # the tokens that are answered for
+        parts = self.parts if self.served else _parts(encoder, self.first_only)
 
         normed, own_normed = (attention_norm(t) if encoder.normalize_first else t for t in (tokens, own))
-        gathered = self._attend(normed, own_normed, (batch, length), packing, padding_mask, training)
-        y = self._product(gathered, [encoder._self_attention_layer.output_dense], (-1, width), self.compute_dtype)
+        rest = (batch, length), packing, padding_mask, training
+        gathered = [self._attend(part, normed, own_normed, *rest) for part in parts]
+        y = self._sum(gathered, [part.gathered for part in parts], encoder._self_attention_layer.output_dense.bias)
         y = encoder._self_attention_dropout(y, training=training) + own
         y = y if encoder.normalize_first else attention_norm(y)
 
         kept, inner = y, encoder._feedforward_intermediate_dense
         y = inner_norm(y) if encoder.normalize_first else y
-        y = inner.activation(self._product(y, [inner], (width, -1)))
-        y = self._product(y, [encoder._feedforward_output_dense], (-1, width), self.compute_dtype)
+        hidden = [inner.activation(self._product(y, *part.inner)) for part in parts]
+        y = self._sum(hidden, [part.outer for part in parts], encoder._feedforward_output_dense.bias)
         y = encoder._feedforward_dropout(y, training=training) + kept
         y = y if encoder.normalize_first else inner_norm(y)
         if self.first_only:
@@ -89,14 +93,17 @@ class FusedBlock(keras.layers.Layer):
         """Known without a trace of the call."""
         return keras.KerasTensor((x.shape[0], 1 if self.first_only else x.shape[1], x.shape[2]), self.compute_dtype)
 
-    def _product(self, x: Any, layers: list[Any], shape: tuple[int, int], dtype: str | None = None) -> Any:
-        """Rows (n, inner) by the layers' kernels side by side, plus their biases."""
-        if self.served and len(layers) > 1:
-            kernel, bias = self.kernel, self.bias
-        else:
-            kernel, bias = _side_by_side(layers, shape)
+    def _product(self, x: Any, kernel: Any, bias: Any = None) -> Any:
+        """Rows (n, inner) by a kernel (inner, columns), plus a bias (columns,)."""
         y = ops.matmul(ops.cast(x, self.product_dtype), ops.cast(kernel, self.product_dtype))
-        return ops.cast(ops.add(y, ops.cast(bias, self.product_dtype)), dtype or self.product_dtype)
+        return y if bias is None else ops.add(y, ops.cast(bias, self.product_dtype))
+
+    def _sum(self, xs: list[Any], kernels: list[Any], bias: Any) -> Any:
+        """The products of all parts, and the bias once: (n, columns)."""
+        y = self._product(xs[0], kernels[0], bias)
+        for x, kernel in zip(xs[1:], kernels[1:], strict=True):
+            y = y + self._product(x, kernel)
+        return ops.cast(y, self.compute_dtype)
 
     def _norm(self, layer: Any, x: Any) -> Any:
         if not (self.served or self.onnx):
@@ -109,25 +116,34 @@ class FusedBlock(keras.layers.Layer):
         return centred * (ops.rsqrt(variance + layer.epsilon) * layer.gamma) + layer.beta
 
     def _attend(
-        self, tokens: Any, own: Any, shape: tuple[Any, Any], packing: Any, padding_mask: Any, training: bool | None
+        self,
+        part: "_Part",
+        tokens: Any,
+        own: Any,
+        shape: tuple[Any, Any],
+        packing: Any,
+        padding_mask: Any,
+        training: bool | None,
     ) -> Any:
         """What each token that is answered for gathers from its row: (tokens, heads * size)."""
         attention, (batch, length) = self.encoder._self_attention_layer, shape
-        heads, size = attention.num_heads, attention.key_dim
+        size = attention.key_dim
+        heads = part.gathered.shape[0] // size
 
-        def projected(t: Any, layers: list[Any], positions: Any, packing: Any) -> list[Any]:
-            y = self._product(t, layers, (t.shape[-1], -1))  # (tokens, layers * heads * size)
+        def projected(t: Any, weights: tuple[Any, Any], count: int, positions: Any, packing: Any) -> list[Any]:
+            y = self._product(t, *weights)  # (tokens, count * heads * size)
             if packing is None:
-                y = ops.transpose(ops.reshape(y, (batch, positions, len(layers), heads, size)), (2, 0, 3, 1, 4))
+                y = ops.transpose(ops.reshape(y, (batch, positions, count, heads, size)), (2, 0, 3, 1, 4))
             else:
-                y = _by_head(y, packing, len(layers), heads)
-            return ops.unstack(y, len(layers))  # each (batch, heads, positions, size)
+                y = _by_head(y, packing, count, heads)
+            return ops.unstack(y, count)  # each (batch, heads, positions, size)
 
-        query, others = [attention.query_dense], [attention.key_dense, attention.value_dense]
         if self.first_only:
-            (q,), (k, v) = projected(own, query, 1, None), projected(tokens, others, length, packing)
+            query, others = part.read
+            (q,), (k, v) = projected(own, query, 1, 1, None), projected(tokens, others, 2, length, packing)
         else:
-            q, k, v = projected(tokens, query + others, length, packing)
+            (joined,) = part.read
+            q, k, v = projected(tokens, joined, 3, length, packing)
         scores = ops.cast(tf.matmul(q * size**-0.5, k, transpose_b=True), self.compute_dtype)
         if padding_mask is not None:
             hidden = (1 - ops.cast(padding_mask, scores.dtype)) * -1e9
@@ -139,13 +155,43 @@ class FusedBlock(keras.layers.Layer):
         return _by_token(gathered, packing, length)
 
 
-def _side_by_side(layers: list[Any], shape: tuple[int, int]) -> tuple[Any, Any]:
-    """The layers' kernels in one (inner, columns), and their biases in one (columns,)."""
-    kernels = [ops.reshape(layer.kernel, shape) for layer in layers]
-    biases = [ops.reshape(layer.bias, (-1,)) for layer in layers]
-    if len(layers) == 1:
-        return kernels[0], biases[0]
-    return ops.concatenate(kernels, axis=-1), ops.concatenate(biases, axis=-1)
+class _Part(NamedTuple):
+    """Weights of some heads and hidden units of a block; together with those of the other parts, all."""
+
+    read: Any  # kernels (width, heads * size) and biases of query, key and value side by side; of the query apart
+    gathered: Any  # the kernel past attention: (heads * size, width)
+    inner: Any  # kernel and bias of the hidden units: (width, hidden), (hidden,)
+    outer: Any  # the kernel past them: (hidden, width)
+
+
+def _count(encoder: Any) -> int:
+    counts = encoder._self_attention_layer.num_heads, encoder._feedforward_intermediate_dense.units
+    return 1 if any(count % PARTS for count in counts) else PARTS
+
+
+def _parts(encoder: Any, first_only: bool, count: int = 1) -> list[_Part]:
+    attention = encoder._self_attention_layer
+    inner, outer = encoder._feedforward_intermediate_dense, encoder._feedforward_output_dense
+    width = outer.bias.shape[0]
+    query, others = [attention.query_dense], [attention.key_dense, attention.value_dense]
+
+    def share(weight: Any, axis: int, i: int) -> Any:
+        return ops.split(weight, count, axis)[i] if count > 1 else ops.convert_to_tensor(weight)
+
+    def side_by_side(layers: list[Any], i: int) -> tuple[Any, Any]:
+        kernels = [ops.reshape(share(layer.kernel, 1, i), (width, -1)) for layer in layers]
+        biases = [ops.reshape(share(layer.bias, 0, i), (-1,)) for layer in layers]
+        return (ops.concatenate(kernels, -1), ops.concatenate(biases, -1)) if layers[1:] else (kernels[0], biases[0])
+
+    return [
+        _Part(
+            [side_by_side(layers, i) for layers in ([query, others] if first_only else [query + others])],
+            ops.reshape(share(attention.output_dense.kernel, 0, i), (-1, width)),
+            (share(inner.kernel, 1, i), share(inner.bias, 0, i)),
+            share(outer.kernel, 0, i),
+        )
+        for i in range(count)
+    ]
 
 
 class _Packing(NamedTuple):
@@ -196,6 +242,12 @@ def fused(
         The same inputs to the same outputs; `model` itself where it has no such block.
     """
     return _replaced(model, lambda first_only: True, served=served, onnx=onnx, product_dtype=product_dtype)
+
+
+def side_by_side(model: keras.Model) -> int:
+    """How many products at once an export of the model computes: the parts of its blocks; 1 where one is not known."""
+    blocks = [node for node in graph.nodes(model) if graph.is_block(node.operation)]
+    return min((_count(node.operation) if _is_known(node) else 1 for node in blocks), default=1)
 
 
 def narrowed(model: keras.Model) -> keras.Model:

@@ -146,17 +146,24 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[Any, Any]]) -> list[str]:
     return ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
 
 
-def write_beside(run: Run, root: Path) -> None:
-    """Write what a server needs into the model's folder; files that are there stay as they are."""
+def write_beside(run: Run, root: Path, side_by_side: int) -> None:
+    """Write what a server needs into the model's folder; files that are there stay as they are.
+
+    Args:
+        run: what was exported.
+        root: the model's folder.
+        side_by_side: how many operations of it run at once; more than one, and each gets one thread.
+    """
     asked = dict.fromkeys(run.task.inputs, "It works as it should.")
     example = json.dumps({"instances": [asked if len(asked) > 1 else next(iter(asked.values()))]})
-    for file, content in _beside(root.name, example).items():
+    for file, content in _beside(root.name, example, side_by_side).items():
         path = root / file
         if not path.exists():
             path.write_text(content, "utf-8")
 
 
-def _beside(name: str, example: str) -> dict[str, str]:
+def _beside(name: str, example: str, side_by_side: int) -> dict[str, str]:
+    threads = "\n      - --tensorflow_intra_op_parallelism=1" if side_by_side > 1 else ""
     return {
         "models.config": f"""\
 model_config_list {{
@@ -182,7 +189,7 @@ services:
     command:
       - --model_config_file=/models/{name}/models.config
       - --enable_batching
-      - --batching_parameters_file=/models/{name}/batching_parameters.txt
+      - --batching_parameters_file=/models/{name}/batching_parameters.txt{threads}
 """,
         "README.md": f"""\
 # {name}, for TensorFlow Serving

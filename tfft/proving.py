@@ -13,6 +13,7 @@ from tfft.servable import NUMERIC
 EXTRA = "assets.extra"  # the server ignores what lies there, but for the warm-up
 GOLDEN = f"{EXTRA}/golden.json"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
+SIDE_BY_SIDE = f"{EXTRA}/side_by_side"  # how many operations of an export run at once: a whole number
 
 OLDEST, NEWER = SERVING
 

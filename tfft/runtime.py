@@ -7,6 +7,7 @@ Only in a process that never imports TensorFlow; see `tfft.capi`.
 """
 
 import ctypes
+import os
 from collections.abc import Collection, Mapping
 from ctypes import c_char_p, c_int64, c_void_p
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from tfft import memory
 from tfft.capi import DTYPES, STRING, Output, RuntimeFailedError, Status, load, messages, package_folder
+from tfft.proving import SIDE_BY_SIDE
 
 STRING_BYTES = 24  # sizeof(TF_TString)
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
@@ -61,7 +63,10 @@ class Served:
         c = runtime.c
         self.graph, options, meta = c.TF_NewGraph(), c.TF_NewSessionOptions(), c.TF_NewBuffer()
         tags = (c_char_p * 1)(b"serve")
+        config = runtime.messages.ConfigProto(intra_op_parallelism_threads=_threads(folder)).SerializeToString()
         try:
+            with Status(c) as status:
+                c.TF_SetConfig(options, config, len(config), status.pointer)
             with Status(c) as status:
                 self.session = c.TF_LoadSessionFromSavedModel(
                     options, None, str(folder).encode(), tags, 1, self.graph, meta, status.pointer
@@ -170,3 +175,18 @@ class Served:
 
 def _shape(array: np.ndarray) -> tuple[Any, int]:
     return (c_int64 * array.ndim)(*array.shape), array.ndim
+
+
+def _threads(folder: Path) -> int:
+    """Threads of one operation: those that run side by side share the processors, and would wait for one another.
+
+    All versions of a process compute with those of the first, for TensorFlow makes its pool of them once.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    path = folder / SIDE_BY_SIDE
+    if not path.exists():
+        return processors
+    said = path.read_text("utf-8").strip()
+    if not said.isdecimal() or int(said) < 1:
+        raise RuntimeFailedError(f"{path}: expected a whole number from 1. Received: {said!r}. Export again")
+    return max(processors // int(said), 1)
