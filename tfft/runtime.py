@@ -61,9 +61,9 @@ class Served:
     def __init__(self, runtime: Runtime, folder: Path) -> None:
         self.runtime = runtime
         c = runtime.c
+        config = runtime.messages.ConfigProto(intra_op_parallelism_threads=_threads(folder)).SerializeToString()
         self.graph, options, meta = c.TF_NewGraph(), c.TF_NewSessionOptions(), c.TF_NewBuffer()
         tags = (c_char_p * 1)(b"serve")
-        config = runtime.messages.ConfigProto(intra_op_parallelism_threads=_threads(folder)).SerializeToString()
         try:
             with Status(c) as status:
                 c.TF_SetConfig(options, config, len(config), status.pointer)
