@@ -262,7 +262,11 @@ def cases(growth_sets: list[str], peers_bfloat16: bool) -> dict[str, list[Conten
             Contender("second run", "other seed and learning rate", functools.partial(warm_cache, second=True)),
         ],
         "e": [
-            Contender("tfft", "the exported SavedModel: TensorFlow and TF-Text alone, a thread an operation", predict_saved_model),
+            Contender(
+                "tfft",
+                "the exported SavedModel: TensorFlow and TF-Text alone, a thread an operation",
+                predict_saved_model,
+            ),
             Contender("hf-pipeline", '`pipeline("text-classification")`', predict_pipeline, True),
             Contender("st-encode", "sentence-transformers, embeddings alone", st_encode, True),
             Contender("onnx", "ONNX Runtime, float32", functools.partial(predict_onnx, file="model.onnx"), True),
