@@ -64,11 +64,12 @@ def test_operations_side_by_side_share_the_processors(
     assert runtime._threads(tmp_path) == threads
 
 
-@pytest.mark.parametrize("said", ["", "0", "two", "-1", "1.5"])
+@pytest.mark.parametrize("said", ["", "0", "two", "-1", "1.5", "\xff"])
 def test_a_number_of_operations_that_is_none_is_refused(said: str, tmp_path: Path) -> None:
     (tmp_path / EXTRA).mkdir()
-    (tmp_path / SIDE_BY_SIDE).write_text(said, "utf-8")
-    with pytest.raises(RuntimeFailedError, match=f"expected a whole number from 1. Received: {said!r}"):
+    (tmp_path / SIDE_BY_SIDE).write_text(said, "latin-1")
+    read = said.encode("latin-1").decode("utf-8", "replace")
+    with pytest.raises(RuntimeFailedError, match=f"expected a whole number from 1. Received: {read!r}"):
         runtime._threads(tmp_path)
 
 

@@ -3,6 +3,7 @@
 Two things are saved. Query, key and value are one product, and every product is one of matrices with its bias, which
 TensorFlow fuses with the activation after it; as KerasHub writes a block, it cannot. And where a model reads a block's
 first token alone, as with "cls" pooling, the rest of that block's output is not computed, in training neither.
+An export computes a block in parts, side by side, so that a short text finds work for more than one processor.
 
 The only file that touches private attributes of KerasHub's `TransformerEncoder` (BERT, RoBERTa, DistilBERT, ELECTRA,
 ALBERT); `tests/test_fusing.py` guards them for each family. Other blocks stay as they are.

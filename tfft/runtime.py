@@ -186,7 +186,7 @@ def _threads(folder: Path) -> int:
     path = folder / SIDE_BY_SIDE
     if not path.exists():
         return processors
-    said = path.read_text("utf-8").strip()
+    said = path.read_text("utf-8", errors="replace").strip()
     if not said.isdecimal() or int(said) < 1:
         raise RuntimeFailedError(f"{path}: expected a whole number from 1. Received: {said!r}. Export again")
     return max(processors // int(said), 1)

@@ -16,7 +16,7 @@ import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
 def main() -> None:
     given = common.parser(__doc__).parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(1)  # as docs/serving.md says, and the export's compose file
+    tf.config.threading.set_intra_op_parallelism_threads(1)  # as docs/export.md says, and the export's compose file
     texts, _ = common.read(given.data, "test")
     served = tf.saved_model.load(str(given.model)).signatures["serving_default"]
 
