@@ -67,6 +67,48 @@ def test_it_is_served(exported: Path, presets: Any) -> None:
         }
 
 
+GROUPS = """
+import json, sys
+from pathlib import Path
+from tfft import servable
+from tfft.runtime import Runtime
+
+texts, processors, runtime = json.loads(sys.argv[2]), int(sys.argv[3]), Runtime()
+runtime.processors, servable.GROUP_TOKENS = processors, 40
+served = servable.load(runtime, Path(sys.argv[1]))
+asked, threads = [], {}
+for name in ("together", "alone"):
+    session = getattr(served, name)
+    threads[name] = session.get_session_options().intra_op_num_threads
+
+    class Asked:
+        def run(self, names, x, name=name, session=session):
+            asked.append((name, list(x["token_ids"].shape)))
+            return session.run(names, x)
+
+    setattr(served, name, Asked())
+many = served.run({"text": texts})["probabilities"].tolist()
+groups, asked[:] = list(asked), []
+one = [served.run({"text": [text]})["probabilities"].tolist()[0] for text in texts]
+served.close()
+print(json.dumps({"many": many, "one": one, "groups": groups, "asked": asked, "threads": threads}))
+"""
+
+
+@pytest.mark.parametrize(("processors", "by"), [(2, "alone"), (64, "together")])
+def test_many_groups_are_computed_one_on_each_processor(exported: Path, processors: int, by: str) -> None:
+    texts = ["good film " * (i % 9 + 1) for i in range(40)]
+    command = [sys.executable, "-c", GROUPS, str(exported), json.dumps(texts), str(processors)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found["threads"] == {"together": processors, "alone": 1}
+    assert {name for name, _ in found["groups"]} == {by}
+    assert sum(rows for _, (rows, _) in found["groups"]) == len(texts)
+    assert all(rows * length <= 40 for _, (rows, length) in found["groups"])
+    assert {name for name, _ in found["asked"]} == {"together"}
+    np.testing.assert_allclose(found["many"], found["one"], atol=1e-6)
+    assert len({tuple(row) for row in found["one"]}) > 5  # were all the same, no order would be wrong
+
+
 def test_its_runtime_makes_one_operation_of_each_norm(presets: Any, tmp_path: Path) -> None:
     import onnx
     import onnxruntime

@@ -28,6 +28,9 @@ class Runtime:
 
     Args:
         without: file names of TF-Text libraries that are left out, as an older server has none of their operations.
+
+    Attributes:
+        processors: how many this process may use.
     """
 
     def __init__(self, without: Collection[str] = ()) -> None:
@@ -40,6 +43,7 @@ class Runtime:
                 with Status(self.c) as status:
                     self.c.TF_LoadLibrary(str(path).encode(), status.pointer)
         self.version = self.c.TF_Version().decode()
+        self.processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def _ops(self) -> frozenset[str]:
         buffer = self.c.TF_GetAllOpList().contents
@@ -61,7 +65,9 @@ class Served:
     def __init__(self, runtime: Runtime, folder: Path) -> None:
         self.runtime = runtime
         c = runtime.c
-        config = runtime.messages.ConfigProto(intra_op_parallelism_threads=_threads(folder)).SerializeToString()
+        config = runtime.messages.ConfigProto(
+            intra_op_parallelism_threads=_threads(folder, runtime.processors)
+        ).SerializeToString()
         self.graph, options, meta = c.TF_NewGraph(), c.TF_NewSessionOptions(), c.TF_NewBuffer()
         tags = (c_char_p * 1)(b"serve")
         try:
@@ -177,12 +183,11 @@ def _shape(array: np.ndarray) -> tuple[Any, int]:
     return (c_int64 * array.ndim)(*array.shape), array.ndim
 
 
-def _threads(folder: Path) -> int:
+def _threads(folder: Path, processors: int) -> int:
     """Threads of one operation: those that run side by side share the processors, and would wait for one another.
 
     All versions of a process compute with those of the first, for TensorFlow makes its pool of them once.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     path = folder / SIDE_BY_SIDE
     if not path.exists():
         return processors
