@@ -65,12 +65,18 @@ Measure = Callable[[Bench, int], Result]  # (bench, round) -> what was measured
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One row of a case's table: its name, what is run in words, and how."""
+    """One row of a case's table: its name, what is run in words, and how.
+
+    Attributes:
+        is_bfloat16: measured where the CPU multiplies bfloat16, or if it is named: elsewhere it is emulated, at a
+            small part of the speed, or what another row is.
+    """
 
     name: str
     what: str
     measure: Measure
     is_peer: bool = False
+    is_bfloat16: bool = False
 
 
 def environment(peer: bool = False) -> dict[str, str]:
@@ -221,7 +227,10 @@ def cases(growth_sets: list[str], peers_bfloat16: bool) -> dict[str, list[Conten
         found = [
             Contender("tfft", f"`tfft train {named}`", tfft(*flags, "--precision", "auto")),
             Contender(
-                "tfft-float32", f"`tfft train {named} --precision float32`", tfft(*flags, "--precision", "float32")
+                "tfft-float32",
+                f"`tfft train {named} --precision float32`",
+                tfft(*flags, "--precision", "float32"),
+                is_bfloat16=True,  # elsewhere it is what "tfft" is
             ),
             Contender("hf-trainer", f"Hugging Face Trainer, {what}", peer("hf_trainer.py", *hf_flags), True),
         ]
@@ -278,7 +287,7 @@ def cases(growth_sets: list[str], peers_bfloat16: bool) -> dict[str, list[Conten
             ),
         ],
         "f": [
-            Contender(precision, "", functools.partial(floor, precision=precision))
+            Contender(precision, "", functools.partial(floor, precision=precision), is_bfloat16=precision == "bfloat16")
             for precision in ("float32", "bfloat16")
         ],
         "g": [
@@ -364,12 +373,15 @@ def main() -> int:
     if given.peers_python is None:
         print("no --peers-python: tfft is measured alone", file=sys.stderr)
 
-    every = cases(growth_sets, given.peers_bfloat16)
+    every, has_bfloat16 = cases(growth_sets, given.peers_bfloat16), bool(speed_report.bfloat16())
+    if not has_bfloat16:
+        print("no bfloat16 in hardware: its rows are left out unless --contenders names them", file=sys.stderr)
     chosen = {
         case: [
             c
             for c in every[case]
-            if (given.peers_python or not c.is_peer) and (not given.contenders or c.name in given.contenders)
+            if (given.peers_python or not c.is_peer)
+            and (c.name in given.contenders if given.contenders else has_bfloat16 or not c.is_bfloat16)
         ]
         for case in given.only
     }

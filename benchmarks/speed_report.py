@@ -109,7 +109,7 @@ def _protocol(records: Sequence[Result], settings: Result, peers: Path | None, c
     lines = [
         f"Machine: {_processor()}, {os.cpu_count()} cores, {_memory()}, {platform.system()} {platform.release()}; "
         "accelerators are hidden from every process.",
-        f"bfloat16 in hardware: {_bfloat16()}.",
+        f"bfloat16 in hardware: {bfloat16() or 'no'}.",
         f"Date: {' to '.join(dict.fromkeys((days[0], days[-1])))}.",
         f"tfft: {_commit()}; Python {platform.python_version()}, {_versions(Path(sys.executable), OURS)}.",
         f"Peers: {_versions(peers, PEERS) if peers else 'not measured'}.",
@@ -317,9 +317,10 @@ def _memory() -> str:
     return f"{int(kilobytes[0]) / 1024**2:.0f} GiB of memory" if kilobytes else "memory unknown"
 
 
-def _bfloat16() -> str:
+def bfloat16() -> str:
+    """The instructions with which this CPU multiplies bfloat16 matrices; empty where it has none."""
     flags = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in _line_of("/proc/cpuinfo", "flags").split()]
-    return ", ".join(flags) or "no"
+    return ", ".join(flags)
 
 
 def _line_of(path: str, key: str) -> str:
