@@ -95,8 +95,10 @@ print(json.dumps({"many": many, "one": one, "groups": groups, "asked": asked, "t
 """
 
 
-@pytest.mark.parametrize(("processors", "by"), [(2, "alone"), (64, "together")])
-def test_many_groups_are_computed_one_on_each_processor(exported: Path, processors: int, by: str) -> None:
+@pytest.mark.parametrize(
+    ("processors", "by", "one_by"), [(1, "alone", "alone"), (2, "alone", "together"), (64, "together", "together")]
+)
+def test_many_groups_are_computed_one_on_each_processor(exported: Path, processors: int, by: str, one_by: str) -> None:
     texts = ["good film " * (i % 9 + 1) for i in range(40)]
     command = [sys.executable, "-c", GROUPS, str(exported), json.dumps(texts), str(processors)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -104,7 +106,7 @@ def test_many_groups_are_computed_one_on_each_processor(exported: Path, processo
     assert {name for name, _ in found["groups"]} == {by}
     assert sum(rows for _, (rows, _) in found["groups"]) == len(texts)
     assert all(rows * length <= 40 for _, (rows, length) in found["groups"])
-    assert {name for name, _ in found["asked"]} == {"together"}
+    assert {name for name, _ in found["asked"]} == {one_by}
     np.testing.assert_allclose(found["many"], found["one"], atol=1e-6)
     assert len({tuple(row) for row in found["one"]}) > 5  # were all the same, no order would be wrong
 

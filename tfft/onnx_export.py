@@ -17,13 +17,13 @@ import pandas as pd
 import tensorflow as tf
 
 from tfft import fusing, handover, proving, tokenizing
-from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, plan
+from tfft.batching import INFERENCE_ROWS, plan
 from tfft.errors import ExportError, InvalidValueError
 from tfft.examples import as_arrays, lengths, take
 from tfft.export import next_version, refuse_faults
 from tfft.precision import Judged, judge
 from tfft.runs import Run, new_folder, run_examples, write_json
-from tfft.servable import ENDS, NUMERIC, SETTINGS
+from tfft.servable import ENDS, GROUP_TOKENS, NUMERIC, SETTINGS
 from tfft.signatures import is_single, texts_of
 
 OPSET = 17
@@ -148,7 +148,7 @@ def _quantize(run: Run, path: Path, rows: pd.DataFrame, bound: float) -> Judged:
 
 
 def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
-    """The file's outputs for rows, in their order."""
+    """The file's outputs for rows, in their order; in groups as it is served, for int8's depend on the rows beside."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -156,7 +156,7 @@ def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
     names = [one.name for one in session.get_inputs()]
     source = {name: as_arrays(examples.x[name]) for name in names}
     found: list[Any] = [None] * len(rows)
-    for picked, length in plan(lengths(examples.x), INFERENCE_ROWS, INFERENCE_TOKENS):
+    for picked, length in plan(lengths(examples.x), INFERENCE_ROWS, GROUP_TOKENS):
         x = {name: take(value, picked, length, examples.padding.get(name, 0)) for name, value in source.items()}
         (answers,) = session.run(None, x)
         for place, answer in zip(picked, answers, strict=True):

@@ -35,6 +35,9 @@ class Servable(Protocol):
 class OnnxServed:
     """An ONNX export: its two ends in TensorFlow's C++ runtime, its numbers in ONNX Runtime.
 
+    The network is loaded twice: for all processors to compute one group of rows together, and for each to compute one
+    alone. Together they wait for one another in every operation, so many groups take less time alone.
+
     Args:
         runtime: `tfft.runtime.Runtime`.
         folder: with `model.onnx` and `ends/`.
@@ -48,8 +51,8 @@ class OnnxServed:
         settings = json.loads((folder / SETTINGS).read_text("utf-8"))
         self.names, self.ends = settings["inputs"], runtime.load(folder / ENDS)
         try:
-            # All processors on one group; or a group on each: with nothing to wait for, many groups take less time so.
-            self.together, self.alone = (_session(onnxruntime, folder, n) for n in (runtime.processors, 1))
+            self.alone = _session(onnxruntime, folder, 1)
+            self.together = _session(onnxruntime, folder, runtime.processors) if runtime.processors > 1 else self.alone
         except Exception as error:  # noqa: BLE001 - its own have no common base
             self.ends.close()
             raise RuntimeFailedError(f"{folder / NUMERIC}: {error}") from None
