@@ -5,10 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfft
 from tests.test_graph import BACKBONES
 from tfft import activations
+from tfft.arithmetic import arithmetic
+from tfft.examples import Examples
 
 IDS = np.array([[2, 5, 6, 3], [2, 7, 3, 0]], "int32")
 
@@ -97,3 +100,37 @@ def test_training_the_suffix_trains_the_model_alike() -> None:
         weights.append([keras.ops.convert_to_numpy(v) for v in model.trainable_variables])
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("many", [1, 10**6])
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_a_pass_over_rows_is_the_model_on_each_batch(
+    family: str, many: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_on(family)
+    x = {name: np.concatenate([value] * 10) for name, value in inputs_for(model).items()}
+    x = {name: np.where(value > 3, np.arange(20, dtype="int32")[:, None] % 5 + 4, value) for name, value in x.items()}
+    rows = Examples(x, np.zeros(20), np.ones(20), {})
+    monkeypatch.setattr(activations, "MANY", many)
+    monkeypatch.setattr(activations, "processors", lambda: 2)
+    asked = []
+    as_it_is = tf.data.Dataset.map
+    monkeypatch.setattr(
+        tf.data.Dataset, "map", lambda self, *args, **kwargs: asked.append(kwargs) or as_it_is(self, *args, **kwargs)
+    )
+    with arithmetic(precision):
+        found = list(activations.forward_pass(model, rows, 4))
+        forward = activations.compiled(model)
+        cut = [{name: tf.constant(value[i : i + 4]) for name, value in x.items()} for i in range(0, 20, 4)]
+        wanted = [forward(batch).numpy() for batch in cut]
+    assert len(found) == 5
+    assert ({"num_parallel_calls": 2} in asked) == (many == 1)
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(wanted), atol=1e-6)
+    assert len(np.unique(np.concatenate(wanted), axis=0)) > 3  # were all the same, no order would be wrong
+
+
+def test_a_pass_over_no_rows() -> None:
+    model = model_on("bert")
+    x = {name: value[:0] for name, value in inputs_for(model).items()}
+    assert list(activations.forward_pass(model, Examples(x, np.zeros(0), np.ones(0), {}), 4)) == []

@@ -3,12 +3,20 @@
 import functools
 import inspect
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfft import arithmetic, fusing, graph
+from tfft.batching import INFERENCE_TOKENS, batches
+from tfft.examples import Examples, lengths
+from tfft.machine import processors
+
+# Batches for each processor from which on it pays to set up that each computes its own.
+MANY = 8
 
 
 class InferenceMode(keras.layers.Layer):
@@ -126,3 +134,28 @@ def _compiled(model: keras.Model, product_dtype: str) -> Any:
     signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs}
     sooner = fusing.fused(model, product_dtype=product_dtype)
     return tf.function(lambda x: sooner(x, training=False), input_signature=[signature], autograph=False)
+
+
+def forward_pass(model: keras.Model, rows: Examples, batch_size: int) -> Iterator[Any]:
+    """The model's outputs in inference mode, as arrays, for each batch that `plan` makes of the rows, in its order.
+
+    Of many batches each processor computes one by itself, on a CPU: all on one would wait for each other after every
+    operation.
+
+    Args:
+        model: functional model.
+        rows: from a task's `encode`; targets are not looked at.
+        batch_size: rows a batch, at most.
+    """
+    nothing = np.zeros(len(lengths(rows.x)))
+    names = [tensor.name for tensor in model.inputs]
+    data = batches(rows._replace(y=nothing, weight=nothing), names, batch_size, max_tokens=INFERENCE_TOKENS)
+    data = data.map(tf.autograph.experimental.do_not_convert(lambda x, y, weight: x))
+    forward = compiled(model)
+    if len(data) < MANY * processors() or tf.config.list_physical_devices("GPU"):
+        for x in data:
+            yield keras.tree.map_structure(lambda t: t.numpy(), forward(x))
+        return
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    yield from data.map(forward, num_parallel_calls=processors()).with_options(options).as_numpy_iterator()

@@ -20,8 +20,8 @@ Redraw = Callable[[Arrays, Any, Any, np.random.Generator], tuple[Arrays, Any, An
 
 # At most so many different lengths in training. On four real data sets 8 add 7 to 12 % of padding, 32 add 1 to 3.
 BUCKETS = 32
-# Token positions in one batch, at most. Above about 2,000 the matrix products gain nothing more on a CPU.
-INFERENCE_TOKENS = 4096
+# Token positions in one batch, at most. What is between two products then stays in a CPU's caches.
+INFERENCE_TOKENS = 1024
 INFERENCE_ROWS = 512
 TRAINING_TOKENS = 16384  # where rows are long a batch has fewer of them, or memory grows with the longest text
 SPREAD = 3  # targets of so many different lengths are mixed within a batch

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfft.activations import compiled
+from tfft.activations import compiled, forward_pass
 from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, plan
 from tfft.errors import InvalidValueError
 from tfft.examples import Examples, as_arrays, lengths, take
@@ -143,24 +143,24 @@ def _compute(
         computed = forward(x)
         return {name: computed[name].numpy() for name in fields}
 
-    known = {0: outputs(0)}  # traces
+    first = outputs(0)  # traces
     middle = len(batches) // 2
     started = time.perf_counter()
     if middle:
-        known[middle] = outputs(middle)
+        outputs(middle)
     units = np.maximum(counts, 1)
     seconds = (time.perf_counter() - started) / units[batches[middle][0]].sum() * units.sum() if middle else 0.0
-    size = stored_bytes(known[0], fields, counts, len(batches[0][0]), dtype)
+    size = stored_bytes(first, fields, counts, len(batches[0][0]), dtype)
     if not _pays(cache, folder.parent, size, seconds, passes, len(counts), description):
         return None
     try:
         with (
             beside(folder) as scratch,
             work(f"frozen part, {description}", len(counts)) as advance,
-            contextlib.closing(Writer(scratch, known[0], fields, counts, dtype)) as writer,
+            contextlib.closing(Writer(scratch, first, fields, counts, dtype)) as writer,
         ):
-            for number, (picked, _) in enumerate(batches):
-                writer.add(known.pop(number) if number in known else outputs(number), picked)
+            for (picked, _), computed in zip(batches, forward_pass(prefix, rows, INFERENCE_ROWS), strict=True):
+                writer.add({name: computed[name] for name in fields}, picked)
                 advance(len(picked))
             longest = batches[-1]
             writer.finish(run(prefix, rows, longest[0][-1:], longest[1]), description)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfft import activations, caching
 from tfft.answers import as_answer
-from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, batches, plan
+from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, plan
 from tfft.caching import Cache
 from tfft.examples import Examples, Ragged, as_arrays, lengths, take
 from tfft.progress import work
@@ -51,13 +51,11 @@ def predict(
     counts = lengths(rows.x)
     chunks = [numbers for numbers, _ in plan(counts, batch_size, INFERENCE_TOKENS)]
     order = np.concatenate(chunks) if chunks else np.zeros(0, int)
-    names = [tensor.name for tensor in model.inputs]
-    forward, parts = activations.compiled(model), []
+    parts = []
     with work(description, len(counts)) as advance:
-        inputs = rows._replace(y=np.zeros(len(counts)), weight=np.zeros(len(counts)))
-        for x, y, _ in batches(inputs, names, batch_size, max_tokens=INFERENCE_TOKENS):
-            parts.append(keras.tree.map_structure(lambda t: t.numpy(), forward(x)))
-            advance(len(y))
+        for chunk, outputs in zip(chunks, activations.forward_pass(model, rows, batch_size), strict=True):
+            parts.append(outputs)
+            advance(len(chunk))
     long = keras.tree.map_structure(lambda t: len(t.shape) > 2 and t.shape[1] is None, model.output)
     sizes, inverse = [counts[chunk] for chunk in chunks], np.argsort(order)
 

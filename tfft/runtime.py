@@ -7,7 +7,6 @@ Only in a process that never imports TensorFlow; see `tfft.capi`.
 """
 
 import ctypes
-import os
 from collections.abc import Collection, Mapping
 from ctypes import c_char_p, c_int64, c_void_p
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfft import memory
+from tfft import machine, memory
 from tfft.capi import DTYPES, STRING, Output, RuntimeFailedError, Status, load, messages, package_folder
 from tfft.proving import SIDE_BY_SIDE
 
@@ -43,7 +42,7 @@ class Runtime:
                 with Status(self.c) as status:
                     self.c.TF_LoadLibrary(str(path).encode(), status.pointer)
         self.version = self.c.TF_Version().decode()
-        self.processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.processors = machine.processors()
 
     def _ops(self) -> frozenset[str]:
         buffer = self.c.TF_GetAllOpList().contents
