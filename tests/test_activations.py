@@ -130,6 +130,21 @@ def test_a_pass_over_rows_is_the_model_on_each_batch(
     assert len(np.unique(np.concatenate(wanted), axis=0)) > 3  # were all the same, no order would be wrong
 
 
+@pytest.mark.parametrize("many", [1, 10**6])
+def test_a_pass_gives_outputs_nested_as_the_models(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = keras.Input((3,), name="x")
+    outputs = [keras.layers.Dense(2)(inputs), {"b": keras.layers.Dense(4)(inputs), "a": keras.layers.Dense(2)(inputs)}]
+    model = keras.Model({"x": inputs}, outputs)
+    x = np.random.default_rng(0).standard_normal((200, 3)).astype("float32")
+    monkeypatch.setattr(activations, "MANY", many)
+    monkeypatch.setattr(activations, "processors", lambda: 2)
+    found = list(activations.forward_pass(model, Examples({"x": x}, np.zeros(200), np.ones(200), {}), 4))
+    assert len(found) == 50
+    wanted = model({"x": x})
+    for pick in (lambda y: y[0], lambda y: y[1]["a"], lambda y: y[1]["b"]):
+        np.testing.assert_allclose(np.concatenate([pick(part) for part in found]), pick(wanted), atol=1e-6)
+
+
 def test_a_pass_over_no_rows() -> None:
     model = model_on("bert")
     x = {name: value[:0] for name, value in inputs_for(model).items()}

@@ -158,4 +158,7 @@ def forward_pass(model: keras.Model, rows: Examples, batch_size: int) -> Iterato
         return
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
-    yield from data.map(forward, num_parallel_calls=processors()).with_options(options).as_numpy_iterator()
+    # in a tuple, for tf.data would make one tensor of a list
+    flat = tf.autograph.experimental.do_not_convert(lambda x: tuple(keras.tree.flatten(forward(x))))
+    for found in data.map(flat, num_parallel_calls=processors()).with_options(options).as_numpy_iterator():
+        yield keras.tree.pack_sequence_as(graph.output_structure(model), found)
