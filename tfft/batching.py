@@ -158,7 +158,8 @@ def batches(
         share = 1 - sum(counts[rows].sum() for rows, _ in every) / total
         log.info("batches: %d an epoch, %d lengths, %.1f %% padding", len(every), shapes, 100 * share)
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    dataset = dataset.rebatch(batch_size) if group > 1 else dataset
+    if group > 1:
+        dataset = dataset.prefetch(1).rebatch(batch_size)  # the next group is made while this one is learned from
     if any(_dtype(value) in (tf.float16, tf.bfloat16) for value in x.values()):
         dataset = dataset.map(tf.autograph.experimental.do_not_convert(_as_float32))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(every))).prefetch(2)
