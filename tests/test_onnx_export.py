@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,7 +118,9 @@ def test_its_runtime_makes_one_operation_of_each_norm(presets: Any, tmp_path: Pa
 
     run = make_run(presets("bert"))
     blocks = [layer for layer in run.model.layers if "transformer_layer" in layer.name]
-    for variable in (variable for block in blocks for variable in block.weights):
+    norms = [layer for layer in run.model.layers if isinstance(layer, keras.layers.LayerNormalization)]
+    others = [norm for norm in norms if norm.scale]
+    for variable in (variable for layer in [*blocks, *others] for variable in layer.weights):
         variable.assign(variable + 0.1)  # a factor of 1 and a shift of 0, as they begin, would be dropped
     onnx_export.convert(run, tmp_path / NUMERIC)
     options = onnxruntime.SessionOptions()
@@ -125,7 +128,10 @@ def test_its_runtime_makes_one_operation_of_each_norm(presets: Any, tmp_path: Pa
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(str(tmp_path / NUMERIC), options, providers=["CPUExecutionProvider"])
     operations = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-    assert operations.count("LayerNormalization") == 2 * len(blocks) > 0
+    assert operations.count("LayerNormalization") == 2 * len(blocks) + len(others)
+    assert blocks
+    assert "embeddings_layer_norm" in {layer.name for layer in others}
+    assert operations.count("Transpose") <= len(blocks)  # back from the heads; to them the tokens are gathered
 
 
 def test_int8(presets: Any, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class FusedBlock(keras.layers.Layer):
         first_only: compute the output of the first token alone: (batch, 1, width).
         served: for an export. Padding is left out of all products but attention's, its output is another token's;
             heads and hidden units are computed in parts, with variables of their own; norms take fewer operations.
-        onnx: for a conversion to ONNX. Norms are written as ONNX Runtime finds them, and makes one operation of each.
+        onnx: for a conversion to ONNX. Norms are written as ONNX Runtime finds them, and makes one operation of each; a
+            gather finds each head's part of the tokens, where ONNX Runtime splits and transposes in two passes.
         product_dtype: of matrix products and of the activation between them; None for the block's own. Norms, softmax
             and the sums past them are written in the block's; `tfft.arithmetic` may have TensorFlow round them too.
     """
@@ -109,10 +110,9 @@ class FusedBlock(keras.layers.Layer):
     def _norm(self, layer: Any, x: Any) -> Any:
         if not (self.served or self.onnx):
             return layer(x)
+        if self.onnx:
+            return _plain_norm(layer, x)
         centred = x - ops.mean(x, axis=-1, keepdims=True)
-        if self.onnx:  # a power and a division: with a square and a factor it would not be found
-            variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
-            return centred / ops.sqrt(variance + layer.epsilon) * layer.gamma + layer.beta
         variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
         return centred * (ops.rsqrt(variance + layer.epsilon) * layer.gamma) + layer.beta
 
@@ -133,6 +133,8 @@ class FusedBlock(keras.layers.Layer):
 
         def projected(t: Any, weights: tuple[Any, Any], count: int, positions: Any, packing: Any) -> list[Any]:
             y = self._product(t, *weights)  # (tokens, count * heads * size)
+            if self.onnx:
+                return _by_head_alone(y, batch, positions, count, heads)
             if packing is None:
                 y = ops.transpose(ops.reshape(y, (batch, positions, count, heads, size)), (2, 0, 3, 1, 4))
             else:
@@ -154,6 +156,31 @@ class FusedBlock(keras.layers.Layer):
         if packing is None or self.first_only:
             return ops.reshape(ops.transpose(gathered, (0, 2, 1, 3)), (-1, heads * size))
         return _by_token(gathered, packing, length)
+
+
+class PlainNorm(keras.layers.Layer):
+    """A `keras.layers.LayerNormalization` of the last axis, written as ONNX Runtime finds it.
+
+    Args:
+        norm: the layer, built.
+    """
+
+    def __init__(self, norm: Any, **kwargs: Any) -> None:
+        super().__init__(dtype=norm.dtype_policy, **kwargs)
+        self.norm = norm
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """(..., width), as it came."""
+        rows = ops.reshape(x, (-1, x.shape[-1]))  # of three axes tf2onnx makes a pooling, which is not found
+        return ops.reshape(_plain_norm(self.norm, rows), ops.shape(x))
+
+
+def _plain_norm(norm: Any, x: Any) -> Any:
+    # A power and a division: with a square and a factor it would not be found.
+    centred = x - ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
+    return centred / ops.sqrt(variance + norm.epsilon) * norm.gamma + norm.beta
 
 
 class _Part(NamedTuple):
@@ -220,6 +247,13 @@ def _by_head(y: Any, packing: _Packing, count: int, heads: int) -> Any:
     return tf.gather(tf.reshape(y, (-1, y.shape[-1] // parts.shape[0])), index)
 
 
+def _by_head_alone(y: Any, batch: Any, length: Any, count: int, heads: int) -> list[Any]:
+    """The same of tokens (batch * length, count * heads * size), in a gather each: (batch, heads, length, size)."""
+    places = tf.reshape(tf.range(batch * length), (batch, 1, length)) * (count * heads)
+    rows = tf.reshape(y, (-1, y.shape[-1] // (count * heads)))
+    return [tf.gather(rows, places + tf.reshape(i * heads + tf.range(heads), (heads, 1))) for i in range(count)]
+
+
 def _by_token(x: Any, packing: _Packing, length: Any) -> Any:
     """Back again: of rows (batch, heads, length, size) what each token has, (tokens, heads * size)."""
     heads, size = x.shape[1], x.shape[-1]
@@ -236,7 +270,7 @@ def fused(
     Args:
         model: functional model.
         served: see `FusedBlock`; some weights are copies of the model's, so train first.
-        onnx: see `FusedBlock`.
+        onnx: see `FusedBlock`; other norms, such as that of the embeddings, are written so too.
         product_dtype: see `FusedBlock`.
 
     Returns:
@@ -262,6 +296,8 @@ def _replaced(model: keras.Model, wanted: Callable[[bool], bool], **options: Any
 
     def call(node: Any) -> Any:
         first_only = id(node.outputs[0]) in firsts
+        if options.get("onnx") and _is_norm(node):
+            return PlainNorm(node.operation)
         if not (_is_known(node) and wanted(first_only)):
             return node.operation
         key = id(node.operation), first_only
@@ -275,6 +311,14 @@ def _replaced(model: keras.Model, wanted: Callable[[bool], bool], **options: Any
         return model
     outputs = keras.tree.map_structure(lambda t: tensors[id(t)], graph.output_structure(model))
     return keras.Model(model.input, outputs, name=model.name)
+
+
+def _is_norm(node: Any) -> bool:
+    """Whether it is a norm of the last axis with a gain and a shift, in float32."""
+    norm, x = node.operation, node.outputs[0]
+    if type(norm) is not keras.layers.LayerNormalization or norm.dtype_policy.name != "float32":
+        return False
+    return norm.axis in ([-1], [len(x.shape) - 1]) and norm.center and norm.scale
 
 
 def _is_known(node: Any) -> bool:
