@@ -50,6 +50,24 @@ def test_the_same_answers(family: str, pooling: str, purpose: str) -> None:
     assert own == {id(variable) for part in parts for variable in keras.tree.flatten(part)}
 
 
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling")
+@pytest.mark.parametrize("settings", [{}, {"axis": -2}, {"scale": False}, {"center": False}, {"rms_scaling": True}])
+def test_only_norms_it_can_write_are_written_anew(settings: dict[str, Any]) -> None:
+    backbone = BACKBONES["bert"]()
+    norm = keras.layers.LayerNormalization(**settings)
+    states = backbone.output["sequence_output"]
+    x = inputs_for(backbone)
+    if settings.get("axis"):
+        states = keras.layers.Reshape((x["token_ids"].shape[1], states.shape[-1]))(states)  # it wants a fixed length
+    model = keras.Model(backbone.input, norm(states))
+    for variable in norm.weights:
+        variable.assign(variable + np.random.default_rng(0).standard_normal(variable.shape))
+    sooner = fusing.fused(model, onnx=True)
+    written = [layer.norm for layer in sooner.layers if isinstance(layer, fusing.PlainNorm)]
+    assert (norm in written) == (not settings)
+    np.testing.assert_allclose(sooner(x, training=False), model(x, training=False), atol=2e-5)
+
+
 def test_packed_tokens_come_in_multiples() -> None:
     mask = np.ones((7, 40), "int32")
     mask[3:, 21:] = 0  # 204 tokens

@@ -108,10 +108,10 @@ class FusedBlock(keras.layers.Layer):
         return ops.cast(y, self.compute_dtype)
 
     def _norm(self, layer: Any, x: Any) -> Any:
-        if not (self.served or self.onnx):
-            return layer(x)
         if self.onnx:
             return _plain_norm(layer, x)
+        if not self.served:
+            return layer(x)
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
         return centred * (ops.rsqrt(variance + layer.epsilon) * layer.gamma) + layer.beta
@@ -318,7 +318,8 @@ def _is_norm(node: Any) -> bool:
     norm, x = node.operation, node.outputs[0]
     if type(norm) is not keras.layers.LayerNormalization or norm.dtype_policy.name != "float32":
         return False
-    return norm.axis in ([-1], [len(x.shape) - 1]) and norm.center and norm.scale
+    whole = norm.center and norm.scale and not getattr(norm, "rms_scaling", False)
+    return whole and norm.axis in ([-1], [len(x.shape) - 1])
 
 
 def _is_known(node: Any) -> bool:
