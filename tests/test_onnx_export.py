@@ -14,7 +14,7 @@ import pytest
 import tfft
 from tests.test_proving import make_run
 from tests.test_server import TEXTS, serving
-from tfft import onnx_export, precision, proving
+from tfft import onnx_graph, precision, proving
 from tfft.cli import main
 from tfft.errors import ExportError, InvalidValueError
 from tfft.runs import run_examples
@@ -122,7 +122,7 @@ def test_its_runtime_makes_one_operation_of_each_norm(presets: Any, tmp_path: Pa
     others = [norm for norm in norms if norm.scale]
     for variable in (variable for layer in [*blocks, *others] for variable in layer.weights):
         variable.assign(variable + 0.1)  # a factor of 1 and a shift of 0, as they begin, would be dropped
-    onnx_export.convert(run, tmp_path / NUMERIC)
+    onnx_graph.write(onnx_graph.converted(run.model), tmp_path / NUMERIC)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")

@@ -4,10 +4,8 @@ ONNX has no tokenizer of TF-Text, so strings become ids, and numbers answers, in
 functions as everywhere else. The version folder stands where a SavedModel's would, and is proven as one is.
 """
 
-import contextlib
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfft import fusing, handover, proving, tokenizing
+from tfft import handover, onnx_graph, proving, tokenizing
 from tfft.batching import INFERENCE_ROWS, plan
-from tfft.errors import ExportError, InvalidValueError
+from tfft.errors import InvalidValueError
 from tfft.examples import as_arrays, lengths, take
 from tfft.export import next_version, refuse_faults
 from tfft.precision import Judged, judge
@@ -26,7 +24,6 @@ from tfft.runs import Run, new_folder, run_examples, write_json
 from tfft.servable import ENDS, GROUP_TOKENS, NUMERIC, SETTINGS
 from tfft.signatures import is_single, texts_of
 
-OPSET = 17
 PRECISIONS = ("float32", "int8")
 
 log = logging.getLogger(__name__)
@@ -71,7 +68,7 @@ def export_onnx(
     root = Path(folder)
     version = next_version(root, version)
     with new_folder(root / str(version)) as scratch:
-        convert(run, scratch / NUMERIC)
+        onnx_graph.write(onnx_graph.converted(run.model), scratch / NUMERIC)
         if precision == "int8" and rows is not None:
             judged = _quantize(run, scratch / NUMERIC, rows, bound)
             log.info("int8: %s", judged)
@@ -86,30 +83,6 @@ def refuse_others(run: Run) -> None:
     """Raise if the run's answers are no function of the model's outputs for one text alone."""
     if not is_single(run):
         raise InvalidValueError(f"{run.task.name} is exported as a SavedModel only: leave --format out")
-
-
-def convert(run: Run, path: Path) -> None:
-    """Write the numeric half: the model's inputs (batch, length) int32 to `answers`, float32."""
-    tf2onnx = _converter()
-    model = fusing.fused(run.model, onnx=True)
-    names = [tensor.name for tensor in run.model.inputs]
-    signature = [tf.TensorSpec([None, None], tf.int32, name=name) for name in names]
-
-    def answers(*values: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"answers": model(dict(zip(names, values, strict=True)), training=False)}
-
-    function = tf.function(answers, input_signature=signature, autograph=False)
-    levels = {name: logging.getLogger(name).level for name in ("tf2onnx", "tf2onnx.convert")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET, output_path=str(path))
-    except Exception as error:
-        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ExportError(f"tf2onnx does not convert this model: {said}. Export it as a SavedModel") from error
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def write_ends(run: Run, folder: Path) -> None:
@@ -136,22 +109,16 @@ def write_ends(run: Run, folder: Path) -> None:
 
 def _quantize(run: Run, path: Path, rows: pd.DataFrame, bound: float) -> Judged:
     """Replace the file by one of int8, if its score on the rows is near enough."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     before = _outputs(run, path, rows)
     small = path.with_name("int8.onnx")
-    # seven bits of weights: products of eight overflow on CPUs without VNNI, and answers would differ by machine
-    with _root_log_as_it_was():
-        quantize_dynamic(str(path), str(small), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    onnx_graph.quantize(path, small)
     small.replace(path)
     return judge(run, rows, run_examples(run, rows), before, _outputs(run, path, rows), "int8", bound)
 
 
 def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
     """The file's outputs for rows, in their order; in groups as it is served, for int8's depend on the rows beside."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnx_graph.session(path)
     examples = run_examples(run, rows)
     names = [one.name for one in session.get_inputs()]
     source = {name: as_arrays(examples.x[name]) for name in names}
@@ -162,27 +129,3 @@ def _outputs(run: Run, path: Path, rows: pd.DataFrame) -> np.ndarray:
         for place, answer in zip(picked, answers, strict=True):
             found[place] = answer
     return np.stack(found)
-
-
-def _converter() -> Any:
-    try:
-        with _root_log_as_it_was():
-            import onnxruntime  # noqa: F401
-            import tf2onnx
-    except ImportError as error:
-        raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[onnx]'` brings it") from None
-    return tf2onnx
-
-
-@contextlib.contextmanager
-def _root_log_as_it_was() -> Iterator[None]:
-    """Both libraries set up the root logger, and every line of ours would be shown twice."""
-    root = logging.getLogger()
-    handlers, level, disabled = list(root.handlers), root.level, root.disabled
-    root.addHandler(logging.NullHandler())
-    root.disabled = True
-    try:
-        yield
-    finally:
-        root.handlers[:], root.disabled = handlers, disabled
-        root.setLevel(level)
