@@ -18,12 +18,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfft import onnx_pass
 from tfft.activations import compiled, forward_pass
 from tfft.batching import INFERENCE_ROWS, INFERENCE_TOKENS, plan
 from tfft.errors import InvalidValueError
 from tfft.examples import Examples, as_arrays, lengths, take
 from tfft.fingerprint import key
 from tfft.frontier import Field, computing, layout, paddings, passed_inputs, run
+from tfft.machine import processors
 from tfft.progress import work
 from tfft.store import (
     NotSharedError,
@@ -132,34 +134,40 @@ def _compute(
     description: str,
 ) -> dict[str, Any] | None:
     counts = lengths(rows.x)
-    forward = compiled(prefix)
+    network = onnx_pass.network(prefix, rows)
+    forward = network or compiled(prefix)
     batches = plan(counts, INFERENCE_ROWS, INFERENCE_TOKENS)
     names = [tensor.name for tensor in prefix.inputs]
     source = {name: as_arrays(rows.x[name]) for name in names}
 
     def outputs(number: int) -> dict[str, np.ndarray]:
         picked, length = batches[number]
-        x = {name: tf.constant(take(v, picked, length, rows.padding.get(name, 0))) for name, v in source.items()}
-        computed = forward(x)
-        return {name: computed[name].numpy() for name in fields}
+        x = {name: take(v, picked, length, rows.padding.get(name, 0)) for name, v in source.items()}
+        computed = forward(x if network else {name: tf.constant(value) for name, value in x.items()})
+        return {name: np.asarray(computed[name]) for name in fields}
 
-    first = outputs(0)  # traces
+    first = outputs(0)  # where TensorFlow computes it, it traces
     middle = len(batches) // 2
     started = time.perf_counter()
     if middle:
         outputs(middle)
     units = np.maximum(counts, 1)
     seconds = (time.perf_counter() - started) / units[batches[middle][0]].sum() * units.sum() if middle else 0.0
+    seconds /= processors() if network else 1
     size = stored_bytes(first, fields, counts, len(batches[0][0]), dtype)
     if not _pays(cache, folder.parent, size, seconds, passes, len(counts), description):
         return None
+    if network is None:
+        found = forward_pass(prefix, rows, INFERENCE_ROWS)
+    else:
+        found = onnx_pass.in_order(outputs, range(len(batches)))
     try:
         with (
             beside(folder) as scratch,
             work(f"frozen part, {description}", len(counts)) as advance,
             contextlib.closing(Writer(scratch, first, fields, counts, dtype)) as writer,
         ):
-            for (picked, _), computed in zip(batches, forward_pass(prefix, rows, INFERENCE_ROWS), strict=True):
+            for (picked, _), computed in zip(batches, found, strict=True):
                 writer.add({name: computed[name] for name in fields}, picked)
                 advance(len(picked))
             longest = batches[-1]

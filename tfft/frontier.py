@@ -1,6 +1,7 @@
 """What the frozen part's outputs look like, found out by running it on a few rows."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ class Field:
     length_axes: tuple[int, ...] = ()
 
 
+@functools.lru_cache(maxsize=1)  # what is traced or converted of it serves all splits of the data
 def computing(prefix: keras.Model) -> keras.Model:
     """The prefix without outputs that are its inputs, and without inputs that nothing is computed of."""
     passed = _passed_through(prefix)
@@ -88,9 +90,14 @@ def _different_rows(counts: np.ndarray) -> np.ndarray:
 
 def run(prefix: keras.Model, rows: Examples, picked: np.ndarray, length: int) -> dict[str, np.ndarray]:
     """The prefix's outputs for a few rows, without a graph: nothing is traced, products are float32."""
-    names = [tensor.name for tensor in prefix.inputs]
-    x = {name: take(as_arrays(rows.x[name]), picked, length, rows.padding.get(name, 0)) for name in names}
+    x = batch(prefix, rows, picked, length)
     return {name: np.asarray(value) for name, value in prefix(x, training=False).items()}
+
+
+def batch(prefix: keras.Model, rows: Examples, picked: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """Some rows as the prefix takes them, padded to a length."""
+    names = [tensor.name for tensor in prefix.inputs]
+    return {name: take(as_arrays(rows.x[name]), picked, length, rows.padding.get(name, 0)) for name in names}
 
 
 def _distinct(prefix: keras.Model, rows: Examples, picked: np.ndarray, length: int) -> bool:
