@@ -1,8 +1,10 @@
 """Hashes: of a weight, and of all that the frozen part's outputs depend on."""
 
+import concurrent.futures
 import hashlib
 import inspect
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +15,10 @@ import tensorflow as tf
 from tfft import graph
 from tfft.arithmetic import product_dtype
 from tfft.examples import Examples, Ragged, as_arrays
+from tfft.machine import processors
 from tfft.seeding import is_seed
 
-FORMAT = 2  # of an entry in the store and of how tfft computes it; part of its key
+FORMAT = 3  # of an entry in the store and of how tfft computes it; part of its key
 
 
 def key(prefix: keras.Model, rows: Examples, dtype: str) -> str:
@@ -26,8 +29,7 @@ def key(prefix: keras.Model, rows: Examples, dtype: str) -> str:
     state = hashlib.sha256()  # twice as fast as BLAKE2 where the CPU has instructions for it
     stack = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "keras-hub")]
     state.update(json.dumps([FORMAT, dtype, product_dtype(), stack, _structure(prefix)], default=str).encode())
-    for variable in (v for v in prefix.variables if not is_seed(v)):
-        _update(state, _value(variable))
+    state.update("".join(digests(v for v in prefix.variables if not is_seed(v))).encode())
     for name in sorted(tensor.name for tensor in prefix.inputs):
         state.update(name.encode())
         value = as_arrays(rows.x[name])
@@ -43,12 +45,16 @@ def digest(variable: keras.Variable) -> str:
     return state.hexdigest()[:32]
 
 
+def digests(variables: Iterable[keras.Variable]) -> list[str]:
+    """The hashes of many, a variable on each processor."""
+    with concurrent.futures.ThreadPoolExecutor(processors()) as pool:
+        return list(pool.map(digest, variables))
+
+
 def digest_all(model: keras.Model) -> str:
     """A hash of all weights of a model."""
-    state = hashlib.sha256()
-    for variable in (v for v in model.variables if not is_seed(v)):
-        _update(state, _value(variable))
-    return state.hexdigest()[:32]
+    each = digests(v for v in model.variables if not is_seed(v))
+    return hashlib.sha256("".join(each).encode()).hexdigest()[:32]
 
 
 def _value(variable: keras.Variable) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfft import graph
 from tfft.errors import FreezeError, InvalidValueError
-from tfft.fingerprint import digest
+from tfft.fingerprint import digests
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,9 @@ def learning(model: keras.Model) -> str:
 
 def fingerprints(variables: Iterable[Any]) -> dict[str, str]:
     """Path of each variable -> a hash of its value."""
-    return {f"{i} {v.path}": digest(v) for i, v in enumerate(variables)}
+    variables = list(variables)
+    names = [f"{i} {v.path}" for i, v in enumerate(variables)]
+    return dict(zip(names, digests(variables), strict=True))
 
 
 def check_kept(before: tuple[dict[str, str], dict[str, str]], after: tuple[dict[str, str], dict[str, str]]) -> None:
