@@ -117,9 +117,9 @@ def test_the_number_of_batches_is_known(seed: int | None) -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 0])
-@pytest.mark.parametrize("count", [1, 7, 500, 512, 513])
+@pytest.mark.parametrize("count", [1, 7, 1024, 2500, 3073])
 def test_vectors_come_once_an_epoch_in_full_batches(count: int, seed: int | None) -> None:
-    """Cut in the graph from groups of `GROUP` batches, of which the last is smaller and may come first."""
+    """Cut in the graph from groups of `GROUP_ROWS` rows, of which the last is smaller and may come first."""
     x = np.arange(count, dtype="float32")[:, np.newaxis] * [1.0, 2.0]
     rows = Examples({"vector": x.astype("float32")}, np.arange(count), np.arange(count, dtype="float32"), {})
     dataset = tfft.batches(rows, ["vector"], 4, seed=seed)

@@ -25,7 +25,7 @@ INFERENCE_TOKENS = 1024
 INFERENCE_ROWS = 512
 TRAINING_TOKENS = 16384  # where rows are long a batch has fewer of them, or memory grows with the longest text
 SPREAD = 3  # targets of so many different lengths are mixed within a batch
-GROUP = 32  # batches of vectors made by one call of Python, which costs more than their training step
+GROUP_ROWS = 1024  # vectors made by one call of Python, which costs more than a training step on a batch of them
 RELEASE_BYTES = 2**26  # bytes read from a file before its pages are given back
 
 
@@ -125,7 +125,7 @@ def batches(
     y, weight = as_arrays(examples.y), as_arrays(examples.weight)
     epochs, taken = itertools.count(), [name for name in x if name in inputs]
     # rows without a length are cut into batches in the graph
-    group = 1 if counts.any() or arrange is not None else GROUP
+    group = 1 if counts.any() or arrange is not None else max(GROUP_ROWS // batch_size, 1)
 
     def planned(generator: np.random.Generator | None, rows: int) -> list[tuple[np.ndarray, int]]:
         return plan(padded, rows, max_tokens, generator, own) if arrange is None else arrange(padded, generator)
