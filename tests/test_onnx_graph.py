@@ -81,10 +81,23 @@ def test_a_frozen_part_has_its_outputs_by_their_names(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[name], np.asarray(value), atol=1e-5)
 
 
+@pytest.mark.parametrize("patient", [False, True])
 @pytest.mark.parametrize("family", NOT_CONVERTED)
-def test_what_the_converter_does_not_manage_is_refused(family: str) -> None:
+def test_what_the_converter_does_not_manage_is_refused(family: str, patient: bool) -> None:
     with pytest.raises(ExportError, match="tf2onnx does not convert this model"):
-        onnx_graph.converted(model_on(BACKBONES[family]()))
+        onnx_graph.converted(model_on(BACKBONES[family]()), patient=patient)
+
+
+def test_recurrent_layers_take_patience(tmp_path: Path) -> None:
+    ids = keras.Input((None,), dtype="int32", name="token_ids")
+    read = keras.layers.Bidirectional(keras.layers.LSTM(8))(keras.layers.Embedding(30, 8, mask_zero=True)(ids))
+    model = keras.Model({"token_ids": ids}, keras.layers.Dense(3, "softmax")(read))
+    x = {"token_ids": np.random.default_rng(0).integers(1, 30, (3, 9)).astype("int32")}
+    onnx_graph.write(onnx_graph.converted(model, patient=True), tmp_path / "model.onnx")
+    exact = np.asarray(model(x, training=False))
+    np.testing.assert_allclose(answers(tmp_path / "model.onnx", x)["answers"], exact, atol=1e-5)
+    with pytest.raises(ExportError, match="tf2onnx does not convert this model"):
+        onnx_graph.converted(model)  # were it managed, patience would be of no use
 
 
 def test_products_with_weights_become_products_of_bytes(tmp_path: Path) -> None:

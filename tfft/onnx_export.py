@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfft import handover, onnx_graph, proving, tokenizing
 from tfft.batching import INFERENCE_ROWS, plan
-from tfft.errors import InvalidValueError
+from tfft.errors import ExportError, InvalidValueError
 from tfft.examples import as_arrays, lengths, take
 from tfft.export import next_version, refuse_faults
 from tfft.precision import Judged, judge
@@ -68,7 +68,10 @@ def export_onnx(
     root = Path(folder)
     version = next_version(root, version)
     with new_folder(root / str(version)) as scratch:
-        onnx_graph.write(onnx_graph.converted(run.model), scratch / NUMERIC)
+        try:
+            onnx_graph.write(onnx_graph.converted(run.model, patient=True), scratch / NUMERIC)
+        except ExportError as error:
+            raise ExportError(f"{error}. Export it as a SavedModel") from error
         if precision == "int8" and rows is not None:
             judged = _quantize(run, scratch / NUMERIC, rows, bound)
             log.info("int8: %s", judged)

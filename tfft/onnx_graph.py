@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,34 @@ from tfft.errors import ExportError, InvalidValueError
 OPSET = 17
 
 
-def converted(model: keras.Model) -> bytes:
+def converted(model: keras.Model, *, patient: bool = False) -> bytes:
     """A model in inference mode as an ONNX graph: its inputs and outputs by their names, a single output as `answers`.
 
     Args:
         model: functional model; blocks that tfft knows are written in fewer operations.
+        patient: convert again in the converter's own way, which takes ten times as long, where the quick one fails: it
+            knows recurrent layers by weights that are constants.
 
     Raises:
         ExportError: the converter does not manage.
         InvalidValueError: it is not installed.
     """
     require()
-    try:
-        graph: bytes = _converted(fusing.fused(model, onnx=True)).SerializeToString()
-        session(graph)  # it knows all of the operations
-    except Exception as error:
-        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ExportError(f"tf2onnx does not convert this model: {said}") from error
-    return graph
+    fused, failed = fusing.fused(model, onnx=True), None
+    for convert in (_with_weights_apart, _with_constants)[: 1 + patient]:
+        try:
+            made = convert(fused)
+            lost = {one.name for one in made.graph.input} - {tensor.name for tensor in model.inputs}
+            if lost:
+                raise ValueError(f"it leaves {', '.join(sorted(lost))} without a value")
+            graph: bytes = made.SerializeToString()
+            session(graph)  # it knows all of the operations
+        except Exception as error:  # noqa: BLE001 - of two libraries, without a common base
+            failed = error
+        else:
+            return graph
+    said = str(failed).strip().splitlines()[0][:200] if str(failed).strip() else type(failed).__name__
+    raise ExportError(f"tf2onnx does not convert this model: {said}") from failed
 
 
 def write(graph: bytes, path: Path) -> None:
@@ -94,7 +104,7 @@ def require() -> None:
         raise InvalidValueError(f"{error.name} is not installed. `pip install 'tfft[onnx]'` brings it") from None
 
 
-def _converted(model: keras.Model) -> Any:
+def _with_weights_apart(model: keras.Model) -> Any:
     """The graph, an `onnx.ModelProto`.
 
     The converter copies constants at every turn and takes half a minute for 90 MB of them. So it is given the weights
@@ -111,27 +121,25 @@ def _converted(model: keras.Model) -> Any:
             [weights[places[id(variable)]] for variable in variables]
             for variables in (model.trainable_variables, model.non_trainable_variables)
         )
-        named = dict(zip((tensor.name for tensor in model.inputs), x, strict=True))
-        outputs, _ = model.stateless_call(trainable, others, named, training=False)
-        return outputs if isinstance(outputs, dict) else {"answers": outputs}
+        outputs, _ = model.stateless_call(trainable, others, _named(model, x), training=False)
+        return _by_name(outputs)
 
-    signature = [tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs]
+    signature = _signature(model)
     signature += [tf.TensorSpec(v.shape, v.dtype, f"weight_{place}") for place, v in enumerate(model.variables)]
     with _quiet(), tf.device("/cpu:0"):
         function = tf.function(call, input_signature=signature, autograph=False).get_concrete_function()
         names = [tensor.name for tensor in function.inputs if tensor.dtype != tf.resource]
-        renamed = {name: name.removesuffix(":0") for name in names}
         outputs = {tensor.name: name for name, tensor in function.structured_outputs.items()}
-        frozen = tf_loader.from_function(function, names, list(outputs))
         with tf.Graph().as_default() as graph:
-            tf.import_graph_def(frozen, name="")
+            plain = tf_loader.tf_optimize(names, list(outputs), function.graph.as_graph_def())
+            tf.import_graph_def(plain, name="")
             made = tfonnx.process_tf_graph(
                 graph,
                 opset=OPSET,
                 input_names=names,
                 output_names=list(outputs),
-                tensors_to_rename=renamed | outputs,
-                custom_op_handlers={"Erfc": (_erfc, [])},
+                tensors_to_rename={name: name.removesuffix(":0") for name in names} | outputs,
+                custom_op_handlers=HANDLERS,
             ).make_model("tfft")
     inputs = {one.name: one for one in made.graph.input}
     for place, variable in enumerate(model.variables):
@@ -139,10 +147,34 @@ def _converted(model: keras.Model) -> Any:
         if name in inputs:
             made.graph.input.remove(inputs[name])
             made.graph.initializer.append(numpy_helper.from_array(np.asarray(variable), name))
-    lost = {one.name for one in made.graph.input} - {tensor.name for tensor in model.inputs}
-    if lost:
-        raise ExportError(f"it leaves {', '.join(sorted(lost))} without a value")
     return made
+
+
+def _with_constants(model: keras.Model) -> Any:
+    """The same in the converter's own way."""
+    import tf2onnx
+
+    def call(*values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _by_name(model(_named(model, values), training=False))
+
+    function = tf.function(call, input_signature=_signature(model), autograph=False)
+    with _quiet():
+        made, _ = tf2onnx.convert.from_function(
+            function, input_signature=_signature(model), opset=OPSET, custom_op_handlers=HANDLERS
+        )
+    return made
+
+
+def _signature(model: keras.Model) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name) for tensor in model.inputs]
+
+
+def _named(model: keras.Model, x: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    return dict(zip((tensor.name for tensor in model.inputs), x, strict=True))
+
+
+def _by_name(outputs: Any) -> dict[str, tf.Tensor]:
+    return outputs if isinstance(outputs, dict) else {"answers": outputs}
 
 
 def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
@@ -153,9 +185,12 @@ def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
     graph.replace_inputs(node, [one.output[0], erf.output[0]])
 
 
+HANDLERS: dict[str, Any] = {"Erfc": (_erfc, [])}
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in ("tf2onnx", "tf2onnx.tfonnx")}
+    levels = {name: logging.getLogger(name).level for name in ("tf2onnx", "tf2onnx.tfonnx", "tf2onnx.convert")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
