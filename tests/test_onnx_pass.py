@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from tests.test_caching import bert, entry_in, rows_for, stored
+import tfft
+from tests.test_caching import bert, entry_in, rows_for, shared_model, stored
 from tfft import onnx_graph, onnx_pass
 from tfft.errors import ExportError
-from tfft.examples import Examples, as_arrays
+from tfft.examples import Examples, Ragged, as_arrays
 from tfft.machine import processors
 
 pytest.importorskip("onnxruntime")
@@ -30,13 +31,23 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def values(rows: Examples) -> dict[str, np.ndarray]:
     """The floats that were stored."""
-    plain = {name: getattr(as_arrays(value), "values", value) for name, value in rows.x.items()}
-    return {name: np.asarray(value) for name, value in plain.items() if np.asarray(value).dtype.kind == "f"}
+    found = {}
+    for name, value in rows.x.items():
+        plain = as_arrays(value)
+        array = np.asarray(plain.values if isinstance(plain, Ragged) else getattr(plain, "value", plain))
+        if array.dtype.kind == "f":
+            found[name] = array
+    return found
 
 
-@pytest.mark.parametrize("policy", [1, "all"])
-def test_it_is_what_tensorflow_computes(policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = bert(policy)
+@pytest.mark.parametrize(
+    ("family", "policy"),
+    [("bert", 1), ("bert", "all"), ("roberta", 1), ("albert-2-groups", 1), ("deberta-v3", 1), ("gpt2", 1), ("bart", 1)],
+)
+def test_it_is_what_tensorflow_computes(
+    family: str, policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tfft.freeze(shared_model(family), policy)
     rows = rows_for(model, COUNTS)
     by_it = values(stored(model, rows, tmp_path / "one"))
     monkeypatch.setattr(onnx_graph, "is_installed", lambda: False)
