@@ -134,7 +134,9 @@ def _compute(
     description: str,
 ) -> dict[str, Any] | None:
     counts = lengths(rows.x)
-    network = onnx_pass.network(prefix, rows)
+    # sequences that are needed once are not stored, so a conversion for their sake would be for nothing
+    is_wanted = passes > 1 or cache.mode == "always" or all(field.kind == "row" for field in fields.values())
+    network = onnx_pass.network(prefix, rows, convert=is_wanted)
     forward = network or compiled(prefix)
     batches = plan(counts, INFERENCE_ROWS, INFERENCE_TOKENS)
     names = [tensor.name for tensor in prefix.inputs]

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tfft import onnx_graph
 from tfft.arithmetic import product_dtype
-from tfft.errors import ExportError
 from tfft.examples import Examples, lengths
 from tfft.fingerprint import digest_all
 from tfft.frontier import batch, run
@@ -39,7 +38,7 @@ class _Made(NamedTuple):
 _MADE: weakref.WeakKeyDictionary[keras.Model, _Made] = weakref.WeakKeyDictionary()
 
 
-def network(model: keras.Model, rows: Examples) -> Network | None:
+def network(model: keras.Model, rows: Examples, convert: bool = True) -> Network | None:
     """What computes the model's outputs for a batch, by one thread; None where TensorFlow is to compute them.
 
     That is without the extra `tfft[onnx]`, on a GPU, with bfloat16 products, for so few tokens that a conversion does
@@ -48,12 +47,13 @@ def network(model: keras.Model, rows: Examples) -> Network | None:
     Args:
         model: functional model with a dictionary of outputs.
         rows: from a task's `encode`; for a few the outputs are compared with Keras's.
+        convert: make it, if it pays and there is none.
     """
     if not onnx_graph.is_installed() or product_dtype() != "float32" or tf.config.list_physical_devices("GPU"):
         return None
     made, weights = _MADE.get(model), digest_all(model)
     if made is None or made.weights != weights:
-        if lengths(rows.x).sum() < WORTH_TOKENS:
+        if not convert or lengths(rows.x).sum() < WORTH_TOKENS:
             return None
         made = _MADE[model] = _Made(weights, _proven(model, rows))
     return made.network
@@ -61,12 +61,13 @@ def network(model: keras.Model, rows: Examples) -> Network | None:
 
 def _proven(model: keras.Model, rows: Examples) -> Network | None:
     counts = lengths(rows.x)
-    picked = np.argsort(counts, kind="stable")[len(counts) // 2 :][:PROVEN_ROWS]  # of the usual length
+    order = np.argsort(counts, kind="stable")
+    picked = np.append(order[len(order) // 2 :][: PROVEN_ROWS - 1], order[-1])  # of the usual length, and the longest
     length = int(counts[picked].max())
     try:
         found = _network(onnx_graph.converted(model))
         outputs = found(batch(model, rows, picked, length))
-    except (ExportError, ValueError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever ails two libraries one need not have, TensorFlow computes it
         log.info("frozen part: not by ONNX Runtime, %s", error)
         return None
     for name, exact in run(model, rows, picked, length).items():
